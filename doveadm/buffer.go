@@ -1,0 +1,101 @@
+package doveadm
+
+import (
+	"bytes"
+	"errors"
+	"io"
+)
+
+// ErrLineTooLong is the error of a line that is longer than its limit.
+var ErrLineTooLong = errors.New("line too long")
+
+// readBuffer reads lines and chunks from one byte stream. It grows for a line
+// or packet that does not fit and can be made small again between messages.
+type readBuffer struct {
+	src  io.Reader
+	buf  []byte
+	r, w int // buf[r:w] is read but not consumed
+}
+
+// readSize is what a connection that waits for a command or reply holds.
+const readSize = 4 << 10
+
+func newReadBuffer(src io.Reader) readBuffer {
+	return readBuffer{src: src, buf: make([]byte, readSize)}
+}
+
+func (b *readBuffer) buffered() []byte { return b.buf[b.r:b.w] }
+
+func (b *readBuffer) discard(n int) {
+	b.r += n
+	if b.r == b.w {
+		b.r, b.w = 0, 0
+	}
+}
+
+// fill reads once, making room for at least one byte and for size bytes in
+// all. It returns nil if at least one byte was read.
+func (b *readBuffer) fill(size int) error {
+	if b.r > 0 && (b.w == len(b.buf) || b.r+size > len(b.buf)) {
+		copy(b.buf, b.buf[b.r:b.w])
+		b.w -= b.r
+		b.r = 0
+	}
+	if size > len(b.buf) || b.w == len(b.buf) {
+		n := 2 * len(b.buf)
+		for n < size {
+			n *= 2
+		}
+		grown := make([]byte, n)
+		copy(grown, b.buf[:b.w])
+		b.buf = grown
+	}
+	for range 100 {
+		n, err := b.src.Read(b.buf[b.w:])
+		b.w += n
+		if n > 0 {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return io.ErrNoProgress
+}
+
+// shrink gives memory back that a long line or packet needed.
+func (b *readBuffer) shrink() {
+	if len(b.buf) > readSize && b.r == b.w {
+		b.buf = make([]byte, readSize)
+		b.r, b.w = 0, 0
+	}
+}
+
+// line returns the next line without LF or CRLF. It is valid until the next
+// call. A line that does not fit into max bytes, LF included, is
+// ErrLineTooLong. At the end of the stream, the error is io.EOF before the
+// first byte of a line and io.ErrUnexpectedEOF behind it.
+func (b *readBuffer) line(max int) ([]byte, error) {
+	seen := 0
+	for {
+		if i := bytes.IndexByte(b.buf[b.r+seen:b.w], '\n'); i >= 0 {
+			n := seen + i + 1
+			if n > max {
+				return nil, ErrLineTooLong
+			}
+			line := b.buf[b.r : b.r+n-1]
+			b.discard(n)
+			return bytes.TrimSuffix(line, []byte{'\r'}), nil
+		}
+		seen = b.w - b.r
+		if seen >= max {
+			return nil, ErrLineTooLong
+		}
+		if err := b.fill(0); err != nil {
+			if err == io.EOF && seen > 0 {
+				err = io.ErrUnexpectedEOF
+			}
+			return nil, err
+		}
+	}
+}

@@ -1,0 +1,116 @@
+package doveadm
+
+import (
+	"bytes"
+	"encoding/binary"
+	"io"
+)
+
+// The channels of the multiplexed server output.
+const (
+	ChannelReply byte = 0   // output and status lines
+	ChannelLog   byte = 'L' // log lines
+)
+
+// frameHeader is the length of a PACKET header: the channel and the length of
+// the data, big endian (Dovecot's lib/istream-multiplex.c).
+const frameHeader = 5
+
+// maxWholePacket is the largest packet that is handed on in one piece. A
+// larger one is cut, after a TAB where there is one, because the doveadm
+// command prints a field that arrives in pieces in another layout. Dovecot's
+// packets are a row or about 8 KiB.
+const maxWholePacket = 256 << 10
+
+// AppendPacket appends data as one packet of PACKET format, which all servers
+// of minor version 1 and higher write.
+func AppendPacket(dst []byte, channel byte, data []byte) []byte {
+	dst = append(dst, channel)
+	dst = binary.BigEndian.AppendUint32(dst, uint32(len(data)))
+	return append(dst, data...)
+}
+
+// Chunk is a piece of what a server sent on one channel: a whole packet, a part
+// of a very large one, or at minor version 0 whatever arrived.
+type Chunk struct {
+	Channel byte
+	Data    []byte // valid until the next read from the connection
+}
+
+// chunkReader cuts a server's stream into chunks.
+type chunkReader struct {
+	framed  bool
+	channel byte   // of the packet being read
+	pending uint32 // bytes of it that are still to come
+}
+
+// ready reports whether next would return without reading.
+func (c *chunkReader) ready(b *readBuffer) bool {
+	p := b.buffered()
+	if !c.framed || c.pending > 0 {
+		return len(p) > 0
+	}
+	return len(p) >= frameHeader && uint64(len(p)) >= frameHeader+uint64(binary.BigEndian.Uint32(p[1:]))
+}
+
+// clean reports whether the reader stands between two packets with nothing
+// buffered.
+func (c *chunkReader) clean(b *readBuffer) bool {
+	return c.pending == 0 && b.r == b.w
+}
+
+// next returns the next chunk. At the end of the stream it first returns what
+// there is of a broken packet. The error is io.EOF between two packets and
+// io.ErrUnexpectedEOF inside one.
+func (c *chunkReader) next(b *readBuffer) (Chunk, error) {
+	if !c.framed {
+		if b.r == b.w {
+			if err := b.fill(0); err != nil {
+				return Chunk{}, err
+			}
+		}
+		data := b.buffered()
+		b.discard(len(data))
+		return Chunk{Channel: ChannelReply, Data: data}, nil
+	}
+	for c.pending == 0 {
+		for len(b.buffered()) < frameHeader {
+			if err := b.fill(frameHeader); err != nil {
+				if err == io.EOF && b.r < b.w {
+					err = io.ErrUnexpectedEOF
+				}
+				return Chunk{}, err
+			}
+		}
+		h := b.buffered()
+		c.channel, c.pending = h[0], binary.BigEndian.Uint32(h[1:])
+		b.discard(frameHeader)
+	}
+	want := int(min(c.pending, maxWholePacket))
+	for len(b.buffered()) < want {
+		err := b.fill(want)
+		if err == nil {
+			continue
+		}
+		if err == io.EOF {
+			err = io.ErrUnexpectedEOF
+			if data := b.buffered(); len(data) > 0 {
+				return c.take(b, data), nil
+			}
+		}
+		return Chunk{}, err
+	}
+	data := b.buffered()[:want]
+	if uint32(want) < c.pending && c.channel == ChannelReply {
+		if i := bytes.LastIndexByte(data, '\t'); i >= 0 {
+			data = data[:i+1]
+		}
+	}
+	return c.take(b, data), nil
+}
+
+func (c *chunkReader) take(b *readBuffer, data []byte) Chunk {
+	c.pending -= uint32(len(data))
+	b.discard(len(data))
+	return Chunk{Channel: c.channel, Data: data}
+}

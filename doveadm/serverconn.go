@@ -1,0 +1,232 @@
+package doveadm
+
+import (
+	"bytes"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"slices"
+)
+
+// ErrLoginFailed is the error of Handshake when authenticate said no.
+var ErrLoginFailed = errors.New("login failed")
+
+// maxHandshakeLine bounds the lines of a peer that is not logged in.
+const maxHandshakeLine = 8 << 10
+
+// ServerConn is the server's side of one connection: Handshake, then
+// ReadCommand and one reply for each command. It must not be used by two
+// goroutines at once.
+type ServerConn struct {
+	nc      net.Conn
+	in      readBuffer
+	minor   Minor // of the client
+	logs    bool
+	started bool // the client's VERSION was read
+	maxLine int
+}
+
+// NewServerConn returns the server's side of nc. Lines after the handshake may
+// be up to maxLine bytes long; 0 means MaxLine.
+func NewServerConn(nc net.Conn, maxLine int) *ServerConn {
+	if maxLine <= 0 {
+		maxLine = MaxLine
+	}
+	return &ServerConn{nc: nc, in: newReadBuffer(nc), maxLine: maxLine}
+}
+
+// Handshake reads the client's VERSION, greets, and reads its login, which
+// authenticate decides. A nil authenticate greets with "+": the connection is
+// trusted already. The error is ErrLoginFailed if authenticate said no, its
+// own error if it had one, a *ProtocolError, or that of the connection. The
+// caller then closes; RefuseLogin says no to the client first, where that is
+// due.
+func (s *ServerConn) Handshake(authenticate func(username, password string) (bool, error)) error {
+	if err := s.readVersion(); err != nil {
+		return err
+	}
+	var out []byte
+	if s.minor >= MinorMultiplex {
+		out = appendVersion(out, serviceWantedByServer, MaxMinor)
+	}
+	if authenticate == nil {
+		_, err := s.nc.Write(append(out, "+\n"...))
+		return err
+	}
+	if _, err := s.nc.Write(append(out, "-\n"...)); err != nil {
+		return err
+	}
+	line, err := s.in.line(maxHandshakeLine)
+	if err != nil {
+		return handshakeEOF(err, "before its login")
+	}
+	username, password, err := parsePlain(line)
+	if err != nil {
+		return err
+	}
+	ok, err := authenticate(username, password)
+	if err != nil {
+		return err
+	}
+	if !ok {
+		return ErrLoginFailed
+	}
+	_, err = io.WriteString(s.nc, "+\n")
+	return err
+}
+
+// handshakeEOF says when the peer went away.
+func handshakeEOF(err error, when string) error {
+	switch {
+	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
+		return fmt.Errorf("client disconnected %s: %w", when, err)
+	case errors.Is(err, ErrLineTooLong):
+		return &ProtocolError{What: fmt.Sprintf("handshake line longer than %d bytes", maxHandshakeLine)}
+	}
+	return err
+}
+
+func (s *ServerConn) readVersion() error {
+	// The first bytes of a TLS ClientHello hold no line end, so that waiting
+	// for one would only run into the deadline.
+	if s.in.r == s.in.w {
+		if err := s.in.fill(0); err != nil {
+			return handshakeEOF(err, "before its VERSION line")
+		}
+	}
+	if p := s.in.buffered(); len(p) > 0 && p[0] == 0x16 {
+		return &ProtocolError{What: "TLS handshake on a listener without TLS"}
+	}
+	line, err := s.in.line(maxHandshakeLine)
+	if err != nil {
+		return handshakeEOF(err, "before its VERSION line")
+	}
+	minor, ok := parseVersion(line, serviceWantedByClient)
+	if !ok {
+		return &ProtocolError{What: fmt.Sprintf("not a doveadm client: %.64q", line)}
+	}
+	s.minor = minor
+	s.started = true
+	// Servers 1.3 and higher send log lines to clients of 1 and 2 on their
+	// own, and to later ones when they ask.
+	s.logs = minor == MinorMultiplex || minor == MinorSTARTTLS
+	return nil
+}
+
+// parsePlain parses the PLAIN line. Its errors never hold a part of the line,
+// which may contain a password.
+func parsePlain(line []byte) (username, password string, err error) {
+	data, ok := bytes.CutPrefix(line, plainPrefix)
+	if !ok {
+		if string(line) == "STARTTLS" {
+			return "", "", &ProtocolError{What: "STARTTLS on a listener without TLS"}
+		}
+		return "", "", &ProtocolError{What: "login by another mechanism than PLAIN"}
+	}
+	msg := make([]byte, base64.StdEncoding.DecodedLen(len(data)))
+	n, err := base64.StdEncoding.Decode(msg, data)
+	if err != nil {
+		n, err = base64.RawStdEncoding.Decode(msg, data)
+	}
+	if err != nil {
+		return "", "", &ProtocolError{What: "login is not valid base64"}
+	}
+	parts := bytes.SplitN(msg[:n], []byte{0}, 3)
+	if len(parts) != 3 {
+		return "", "", &ProtocolError{What: "login is not of the form PLAIN asks for"}
+	}
+	if len(parts[0]) > 0 {
+		return "", "", &ProtocolError{What: "login with an authorization id"}
+	}
+	username, password = string(parts[1]), string(parts[2])
+	clear(msg)
+	return username, password, nil
+}
+
+// RefuseLogin writes the "-" that tells a client that its login failed.
+// Dovecot does so for a failed login only and closes without a word on a bad
+// VERSION line.
+func (s *ServerConn) RefuseLogin() error {
+	if !s.started {
+		return nil
+	}
+	_, err := io.WriteString(s.nc, "-\n")
+	return err
+}
+
+// ReadCommand reads the next request into cmd. OPTION requests are obeyed and
+// not returned, as they have no reply. The error is io.EOF if the client
+// closed between two commands, ErrLineTooLong, ErrNoCommand, ErrNUL, an
+// UnknownFlagError or that of the connection; after each the connection can
+// only be closed.
+func (s *ServerConn) ReadCommand(cmd *Command) error {
+	for {
+		line, err := s.in.line(s.maxLine)
+		if err != nil {
+			return err
+		}
+		if err := cmd.Parse(line); err != nil {
+			return err
+		}
+		if cmd.Name != CommandOption {
+			return nil
+		}
+		if slices.Contains(cmd.Args, OptionLogPassthrough) && s.minor >= MinorMultiplex {
+			s.logs = true
+		}
+	}
+}
+
+// NetConn returns the connection beneath, for deadlines and addresses.
+func (s *ServerConn) NetConn() net.Conn { return s.nc }
+
+// ClientMinor returns the version that the client announced.
+func (s *ServerConn) ClientMinor() Minor { return s.minor }
+
+// Logs reports whether the client receives log lines.
+func (s *ServerConn) Logs() bool { return s.logs }
+
+// Pipelined reports whether bytes of a further command have arrived.
+func (s *ServerConn) Pipelined() bool { return s.in.r < s.in.w }
+
+// Shrink gives memory back that a long line needed, where that is possible.
+// Call it before the connection rests.
+func (s *ServerConn) Shrink() { s.in.shrink() }
+
+// AppendReply appends data of channel 0 as this client reads it: as one
+// packet, or as it is at minor version 0.
+func (s *ServerConn) AppendReply(dst, data []byte) []byte {
+	if s.minor < MinorMultiplex {
+		return append(dst, data...)
+	}
+	return AppendPacket(dst, ChannelReply, data)
+}
+
+// AppendLogs appends data of the log channel. Without one, it appends nothing.
+func (s *ServerConn) AppendLogs(dst, data []byte) []byte {
+	if !s.logs {
+		return dst
+	}
+	return AppendPacket(dst, ChannelLog, data)
+}
+
+// AppendLog appends one log line. Control characters in text become spaces.
+// It belongs in front of the status of its command: clients drop what arrives
+// later.
+func (s *ServerConn) AppendLog(dst []byte, level LogLevel, text string) []byte {
+	if !s.logs {
+		return dst
+	}
+	return s.AppendLogs(dst, appendLogLine(nil, level, text))
+}
+
+// AppendEnd appends the LF that ends the output and the status line.
+func (s *ServerConn) AppendEnd(dst []byte, status Status) []byte {
+	var room [64]byte
+	return s.AppendReply(dst, AppendStatus(append(room[:0], '\n'), status))
+}
+
+// Close closes the connection.
+func (s *ServerConn) Close() error { return s.nc.Close() }
