@@ -13,6 +13,7 @@ const maxStatusLine = 32 << 10
 type ReplyScanner struct {
 	fields   int64
 	midField bool
+	midPair  bool // the output so far ends with the first byte of an escape pair
 	inStatus bool
 	done     bool
 	line     []byte // of a status that arrives in pieces
@@ -33,6 +34,7 @@ func (s *ReplyScanner) Scan(p []byte) (output, consumed int, err error) {
 		if output > 0 {
 			s.fields += int64(bytes.Count(p[:output], []byte{'\t'}))
 			s.midField = p[output-1] != '\t'
+			s.scanPair(p[:output])
 		}
 		if end {
 			return output, output, nil
@@ -67,6 +69,41 @@ func (s *ReplyScanner) Scan(p []byte) (output, consumed int, err error) {
 	}
 	s.done = true
 	return output, consumed + i + 1, nil
+}
+
+// scanPair notes whether output ends inside an escape pair: with an odd number
+// of escape bytes.
+func (s *ReplyScanner) scanPair(output []byte) {
+	n := len(output)
+	for n > 0 && output[n-1] == escapeByte {
+		n--
+	}
+	odd := (len(output)-n)%2 == 1
+	if n > 0 {
+		s.midPair = odd
+	} else {
+		s.midPair = s.midPair != odd
+	}
+}
+
+// AppendPadding appends what makes incomplete output whole, so that a failure
+// status may follow: it ends the field and pads the row to its number of
+// columns with empty fields. The doveadm command crashes on an incomplete row.
+func (s *ReplyScanner) AppendPadding(dst []byte, columns int) []byte {
+	fields := s.fields
+	if s.midPair {
+		dst = append(dst, '1')
+	}
+	if s.midField {
+		dst = append(dst, '\t')
+		fields++
+	}
+	if columns > 0 {
+		for ; fields%int64(columns) != 0; fields++ {
+			dst = append(dst, '\t')
+		}
+	}
+	return dst
 }
 
 // Done reports whether the status has been read.

@@ -1,0 +1,61 @@
+package pool
+
+import (
+	"maps"
+	"time"
+)
+
+// CloseReason says why a connection was closed.
+type CloseReason string
+
+const (
+	closedIdle     CloseReason = "idle_timeout"
+	closedLifetime CloseReason = "max_lifetime"
+	closedCommands CloseReason = "max_commands"
+	closedSurplus  CloseReason = "max_idle"
+	closedUnclean  CloseReason = "unclean" // a status or state after which it is not used again
+	closedLost     CloseReason = "lost"    // failed while in use
+	closedDead     CloseReason = "dead"    // found ended when it was wanted
+	closedStray    CloseReason = "stray"   // found with bytes nobody asked for
+	closedEvicted  CloseReason = "evicted" // made room for a fresh one
+	closedRetired  CloseReason = "retired" // older than a refusal of the backend, or the pool closes
+)
+
+// Stat is a snapshot of a pool. The counters only grow.
+type Stat struct {
+	Open    int // connections, without those being dialled
+	Idle    int
+	InUse   int
+	Dialing int
+	Waiting int
+	Breaker State
+
+	Acquired          uint64        // connections lent
+	Waits             uint64        // Acquires that had to dial or wait
+	WaitTime          time.Duration // of all of them together
+	TimedOut          uint64
+	QueueFull         uint64
+	RejectedByBreaker uint64
+	Dials             uint64
+	DialTime          time.Duration // of the successful ones
+	DialErrors        uint64
+	NoGreeting        uint64 // of DialErrors: accepted, never greeted
+	BreakerOpened     uint64
+	Closed            map[CloseReason]uint64 // connections by reason
+}
+
+// Stat returns a snapshot.
+func (p *Pool) Stat() Stat {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	s := p.stat
+	s.Acquired = p.acquired.Load()
+	s.Open = len(p.all)
+	s.Idle = len(p.idle)
+	s.InUse = s.Open - s.Idle
+	s.Dialing = p.dialing
+	s.Waiting = p.waiters.Len()
+	s.Breaker = p.breaker.state()
+	s.Closed = maps.Clone(p.stat.Closed)
+	return s
+}
