@@ -1,0 +1,7 @@
+package dovecot
+
+// Internals that the tests look at.
+var (
+	Program = program
+	Poll    = poll
+)
