@@ -1,0 +1,71 @@
+# Entry points for people and for CI; "make help" lists them. Needed beforehand:
+# Go, make and git. What else is missing, "make deps" installs.
+
+VERSION  ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
+FUZZTIME ?= 1m
+KEEP     ?=
+PREFIX   ?= /usr/local
+DESTDIR  ?=
+
+BINDIR  = $(PREFIX)/bin
+DATADIR = $(PREFIX)/share
+UNITDIR = $(PREFIX)/lib/systemd/system
+DOCDIR  = $(DATADIR)/doc/doveadm-proxy
+
+BINARY = bin/doveadm-proxy
+# The tools have versions of their own, in tools/go.mod.
+TOOL = go tool -modfile=tools/go.mod
+
+.NOTPARALLEL:
+.PHONY: help demo test deps lint format fuzz bench build install clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+demo: deps build ## three real Dovecots behind the proxy, shown command by command; KEEP=1 leaves them running
+	go build -o bin/demo ./internal/demo
+	bin/demo -proxy $(BINARY) $(if $(KEEP),-keep)
+
+test: deps lint ## everything: checks, fuzz targets for a few seconds each, all tests with the race detector
+	scripts/fuzz 5s
+	go run ./scripts/gotest -race -shuffle=on -vet=off -timeout=8m ./...
+
+deps: ## install what tests and demo need and this machine lacks (as root; otherwise say the command and fail)
+	@scripts/deps
+
+lint: ## format, go vet and staticcheck, without changing anything
+	@files=$$($(TOOL) gofumpt -l .) && if [ -n "$$files" ]; then \
+		printf 'not formatted, run "make format":\n%s\n' "$$files" >&2; exit 1; fi
+	go vet ./...
+	$(TOOL) staticcheck ./...
+
+format: ## format all Go files
+	$(TOOL) gofumpt -w .
+
+fuzz: ## each fuzz target for FUZZTIME (1m)
+	scripts/fuzz $(FUZZTIME)
+
+bench: deps ## commands a second, direct and through the proxy, on real Dovecot
+	go run ./internal/bench
+
+# The version is stamped from git here, so Go's own stamp (which fails where git
+# mistrusts the owner of the checkout) is off.
+build: ## build bin/doveadm-proxy
+	CGO_ENABLED=0 go build -trimpath -buildvcs=false -ldflags '-X main.version=$(VERSION)' -o $(BINARY) ./cmd/doveadm-proxy
+
+install: build ## install below PREFIX (/usr/local), into the tree DESTDIR
+	install -d '$(DESTDIR)$(BINDIR)' '$(DESTDIR)$(UNITDIR)' '$(DESTDIR)$(DOCDIR)/examples'
+	install -m 0755 $(BINARY) '$(DESTDIR)$(BINDIR)/doveadm-proxy'
+	for unit in systemd/*.service systemd/*.socket; do \
+		sed 's|/usr/\(local/\)*s*bin/doveadm-proxy|$(BINDIR)/doveadm-proxy|g' "$$unit" > '$(DESTDIR)$(UNITDIR)'/"$${unit##*/}" || exit 1; done
+	rm -rf bin/man && mkdir bin/man && $(BINARY) man bin/man
+	for page in bin/man/*; do \
+		install -D -m 0644 "$$page" '$(DESTDIR)$(DATADIR)/man/man'"$${page##*.}/$${page##*/}" || exit 1; done
+	install -d '$(DESTDIR)$(DATADIR)/bash-completion/completions' '$(DESTDIR)$(DATADIR)/zsh/site-functions' '$(DESTDIR)$(DATADIR)/fish/vendor_completions.d'
+	$(BINARY) completion bash > '$(DESTDIR)$(DATADIR)/bash-completion/completions/doveadm-proxy'
+	$(BINARY) completion zsh > '$(DESTDIR)$(DATADIR)/zsh/site-functions/_doveadm-proxy'
+	$(BINARY) completion fish > '$(DESTDIR)$(DATADIR)/fish/vendor_completions.d/doveadm-proxy.fish'
+	cp -R examples/. '$(DESTDIR)$(DOCDIR)/examples'
+
+clean: ## remove what was built
+	rm -rf bin

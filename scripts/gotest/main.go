@@ -1,0 +1,140 @@
+// Command gotest runs go test with the arguments it is given, prints what go
+// test prints, and fails also if a test was skipped. A test that cannot run
+// where it should run has not passed, and go test alone does not show it.
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"strings"
+)
+
+func main() {
+	os.Exit(run(os.Args[1:], os.Stdout, os.Stderr))
+}
+
+// run returns the exit code.
+func run(args []string, stdout, stderr io.Writer) int {
+	cmd := exec.Command("go", append([]string{"test", "-json"}, args...)...)
+	cmd.Stderr = stderr
+	events, err := cmd.StdoutPipe()
+	if err == nil {
+		err = cmd.Start()
+	}
+	if err != nil {
+		fmt.Fprintln(stderr, err)
+		return 1
+	}
+	skipped, err := report(events, stdout)
+	if err != nil {
+		// Let go test go on to its end, and its exit code decide as well.
+		fmt.Fprintln(stderr, "reading the output of go test:", err)
+		io.Copy(io.Discard, events)
+	}
+	for _, test := range skipped {
+		fmt.Fprintf(stdout, "skipped, which counts as a failure: %s\n", test)
+	}
+	if exit := cmd.Wait(); exit != nil || err != nil || len(skipped) > 0 {
+		fmt.Fprintln(stdout, "FAIL")
+		return 1
+	}
+	return 0
+}
+
+// event is what go test -json writes, see "go doc test2json".
+type event struct {
+	Action  string
+	Package string
+	Test    string // empty: about the package
+	Output  string
+}
+
+// results are a package's tests as they come in.
+type results struct {
+	order  []string // tests, in the order of their start
+	output map[string]*bytes.Buffer
+	passed map[string]bool
+}
+
+// report prints of the events of go test -json what go test prints without -v:
+// the closing line of each package, and all that a failed test said. It
+// returns the tests that were skipped, each with its reason.
+func report(events io.Reader, w io.Writer) (skipped []string, err error) {
+	packages := map[string]*results{}
+	decoder := json.NewDecoder(events)
+	for {
+		var e event
+		if err := decoder.Decode(&e); err == io.EOF {
+			return skipped, nil
+		} else if err != nil {
+			return skipped, err
+		}
+		p := packages[e.Package]
+		if p == nil {
+			p = &results{output: map[string]*bytes.Buffer{}, passed: map[string]bool{}}
+			packages[e.Package] = p
+		}
+		switch e.Action {
+		case "build-output":
+			io.WriteString(w, e.Output)
+		case "output":
+			p.add(e.Test, e.Output)
+		case "skip", "pass":
+			if e.Test == "" {
+				p.printClosing(w)
+				delete(packages, e.Package)
+				continue
+			}
+			p.passed[e.Test] = true
+			if e.Action == "skip" {
+				reason := strings.Join(strings.Fields(p.output[e.Test].String()), " ")
+				skipped = append(skipped, e.Package+" "+reason)
+			}
+		case "fail":
+			if e.Test == "" {
+				p.printFailed(w)
+				delete(packages, e.Package)
+			}
+		}
+	}
+}
+
+func (r *results) add(test, output string) {
+	if strings.HasPrefix(output, "=== ") {
+		return
+	}
+	if r.output[test] == nil {
+		r.output[test] = &bytes.Buffer{}
+		r.order = append(r.order, test)
+	}
+	r.output[test].WriteString(output)
+}
+
+// printClosing prints the last line of a package, "ok" or "no test files".
+func (r *results) printClosing(w io.Writer) {
+	if r.output[""] == nil {
+		return
+	}
+	for line := range strings.Lines(r.output[""].String()) {
+		if strings.HasPrefix(line, "ok ") || strings.HasPrefix(line, "? ") {
+			io.WriteString(w, line)
+		}
+	}
+}
+
+// printFailed prints what did not pass, tests included that never ended
+// because the process did, and then what belongs to the package.
+func (r *results) printFailed(w io.Writer) {
+	for _, test := range r.order {
+		if test != "" && !r.passed[test] {
+			w.Write(r.output[test].Bytes())
+		}
+	}
+	if r.output[""] != nil {
+		w.Write(r.output[""].Bytes())
+	}
+}

@@ -1,0 +1,66 @@
+package main
+
+import (
+	"bytes"
+	"os"
+	"path/filepath"
+	"regexp"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+// Each case is a package with one test file, given to the real go test.
+func TestRun(t *testing.T) {
+	for _, tt := range []struct {
+		name, body string
+		want       string // times are replaced by TIME
+		code       int
+	}{
+		{
+			"passes", `func TestA(t *testing.T) { t.Log("noise") }`,
+			"ok  \tpassesTIME\n", 0,
+		},
+		{
+			"skips", `func TestA(t *testing.T) { t.Run("sub", func(t *testing.T) { t.Skip("no program") }) }`,
+			"ok  \tskipsTIME\n" +
+				"skipped, which counts as a failure: skips main_test.go:3: no program --- SKIP: TestA/sub (TIME)\n" +
+				"FAIL\n", 1,
+		},
+		{
+			"fails", `func TestA(t *testing.T) {}; func TestB(t *testing.T) { t.Run("sub", func(t *testing.T) { t.Error("wrong") }) }`,
+			"    main_test.go:3: wrong\n--- FAIL: TestB/sub (TIME)\n--- FAIL: TestB (TIME)\n" +
+				"FAIL\nFAIL\tfailsTIME\nFAIL\n", 1,
+		},
+		{
+			"exits", `func TestA(t *testing.T) { println("why"); os.Exit(3) }`,
+			"why\nFAIL\texitsTIME\nFAIL\n", 1,
+		},
+		{
+			"broken", `func TestA(t *testing.T) { wrong() }`,
+			"# broken [broken.test]\n./main_test.go:3:45: undefined: wrong\nFAIL\tbroken [build failed]\nFAIL\n", 1,
+		},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			dir := t.TempDir()
+			write(t, filepath.Join(dir, "go.mod"), "module "+tt.name+"\n\ngo 1.26.0\n")
+			write(t, filepath.Join(dir, "main_test.go"),
+				"package main\nimport (\"os\"; \"testing\")\nvar _ = os.Args; "+tt.body+"\n")
+			t.Chdir(dir)
+			var stdout, stderr bytes.Buffer
+			code := run([]string{"."}, &stdout, &stderr)
+			times := regexp.MustCompile(`\s?[0-9.]+s\b`)
+			got := times.ReplaceAllString(stdout.String(), "TIME")
+			if diff := cmp.Diff(tt.want, got); diff != "" || code != tt.code {
+				t.Errorf("exit code %d, want %d; stderr %q; stdout (-want +got):\n%s", code, tt.code, stderr.String(), diff)
+			}
+		})
+	}
+}
+
+func write(t *testing.T, path, text string) {
+	t.Helper()
+	if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
+		t.Fatal(err)
+	}
+}
