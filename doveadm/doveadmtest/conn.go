@@ -1,0 +1,206 @@
+package doveadmtest
+
+import (
+	"bufio"
+	"context"
+	"encoding/base64"
+	"fmt"
+	"io"
+	"net"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/doveadm-proxy/doveadm-proxy/doveadm"
+)
+
+// Conn is one connection of a Server. Its methods write at once and ignore
+// errors: the client may have gone. They may be called by any goroutine.
+type Conn struct {
+	server *Server
+	number int
+	nc     net.Conn
+	in     *bufio.Reader
+	client doveadm.Minor
+	framed bool
+	logs   bool
+}
+
+// Number is 1 for the first connection of the server, 2 for the second.
+func (c *Conn) Number() int { return c.number }
+
+// ClientMinor is the version that the client announced. It and Logs are for
+// the Handler.
+func (c *Conn) ClientMinor() doveadm.Minor { return c.client }
+
+// Logs reports whether the client gets log lines; Log writes them in any case
+// where there is a channel for them.
+func (c *Conn) Logs() bool { return c.logs }
+
+// Context ends when the server is closed. A handler that waits for something
+// waits for it, too.
+func (c *Conn) Context() context.Context { return c.server.ctx }
+
+// Fields writes output fields, all in one packet.
+func (c *Conn) Fields(fields ...string) {
+	var data []byte
+	for _, f := range fields {
+		data = doveadm.AppendEscaped(data, f)
+		data = append(data, '\t')
+	}
+	c.Output(data)
+}
+
+// Output writes data of channel 0 as it is, in one packet.
+func (c *Conn) Output(data []byte) {
+	if c.framed {
+		data = doveadm.AppendPacket(nil, doveadm.ChannelReply, data)
+	}
+	c.Raw(data)
+}
+
+// Log writes one log line. At minor version 0 it writes nothing.
+func (c *Conn) Log(level doveadm.LogLevel, text string) {
+	if c.framed {
+		c.Raw(doveadm.AppendPacket(nil, doveadm.ChannelLog, []byte(string(rune(level))+text+"\n")))
+	}
+}
+
+// Status ends a reply: it writes an LF and line, such as "+" or "-NOUSER", in
+// one packet.
+func (c *Conn) Status(line string) { c.Output([]byte("\n" + line + "\n")) }
+
+// Raw writes p on the connection, without a packet around it.
+func (c *Conn) Raw(p []byte) { c.nc.Write(p) }
+
+// Drip writes p byte by byte with a pause after each.
+func (c *Conn) Drip(p []byte, pause time.Duration) {
+	for i := range p {
+		c.Raw(p[i : i+1])
+		select {
+		case <-time.After(pause):
+		case <-c.Context().Done():
+			return
+		}
+	}
+}
+
+// Close closes the connection, over TCP with FIN if the client's bytes have
+// been read.
+func (c *Conn) Close() { c.nc.Close() }
+
+// Reset closes the connection with RST: the client's next read or write fails.
+func (c *Conn) Reset() {
+	switch nc := c.nc.(type) {
+	case *net.TCPConn:
+		nc.SetLinger(0)
+	case *pipeConn:
+		nc.reset()
+	}
+	c.nc.Close()
+}
+
+// Hang says nothing more: it swallows what arrives until the client or the
+// server closes. Only the Handler and Connected may call it.
+func (c *Conn) Hang() {
+	io.Copy(io.Discard, c.in)
+	c.Close()
+}
+
+func (c *Conn) serve() {
+	defer c.server.running.Done()
+	defer c.server.gone(c)
+	defer c.nc.Close()
+	c.in = bufio.NewReader(c.nc)
+	o := &c.server.options
+	if o.Connected != nil {
+		o.Connected(c)
+	}
+	if !c.handshake(o) {
+		return
+	}
+	for {
+		line, err := c.line()
+		if err != nil {
+			return
+		}
+		var cmd doveadm.Command
+		if err := cmd.Parse([]byte(line)); err != nil {
+			c.Log(doveadm.LogError, "doveadm client: "+err.Error())
+			return
+		}
+		flags, _, _ := strings.Cut(line, "\t")
+		switch {
+		case strings.Contains(flags, "x") && o.Minor < doveadm.MinorExtraFields:
+			c.Log(doveadm.LogError, "doveadm client: Unknown flag: x")
+			return
+		case cmd.Name == doveadm.CommandOption && o.Minor >= doveadm.MinorExtraFields:
+			c.logs = c.logs || slices.Contains(cmd.Args, doveadm.OptionLogPassthrough)
+			continue
+		}
+		c.server.received(&cmd)
+		switch {
+		case cmd.Name == doveadm.CommandOption:
+			// An old server takes it for a command.
+			c.Log(doveadm.LogError, "doveadm: Client sent unknown command: OPTION")
+			c.Status("-")
+		case o.Handler != nil:
+			o.Handler(c, &cmd)
+		default:
+			c.Status("+")
+		}
+	}
+}
+
+func (c *Conn) line() (string, error) {
+	line, err := c.in.ReadString('\n')
+	return strings.TrimSuffix(strings.TrimSuffix(line, "\n"), "\r"), err
+}
+
+func (c *Conn) handshake(o *Options) bool {
+	greeting := "-\n"
+	if o.Password == "" {
+		greeting = "+\n"
+	}
+	greetFirst := o.Minor == doveadm.MinorBase || o.GreetFirst
+	if greetFirst {
+		c.Raw([]byte(greeting))
+	}
+	line, err := c.line()
+	version, ok := strings.CutPrefix(line, "VERSION\tdoveadm-server\t1\t")
+	if err != nil || !ok {
+		return false
+	}
+	minor, err := strconv.ParseUint(version, 10, 32)
+	if err != nil {
+		return false
+	}
+	c.client = doveadm.Minor(minor)
+	both := min(c.client, o.Minor)
+	c.framed = both >= doveadm.MinorMultiplex
+	c.logs = c.framed && both < doveadm.MinorExtraFields
+
+	var answer string
+	if c.framed {
+		answer = fmt.Sprintf("VERSION\tdoveadm-client\t1\t%d\n", o.Minor)
+	}
+	if !greetFirst {
+		answer += greeting
+	}
+	if answer != "" {
+		c.Raw([]byte(answer))
+	}
+	if o.Password == "" {
+		return true
+	}
+	if line, err = c.line(); err != nil {
+		return false
+	}
+	if line != "PLAIN\t"+base64.StdEncoding.EncodeToString([]byte("\x00doveadm\x00"+o.Password)) {
+		c.Raw([]byte("-\n"))
+		return false
+	}
+	c.Raw([]byte("+\n"))
+	return true
+}
