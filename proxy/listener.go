@@ -1,0 +1,229 @@
+package proxy
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"os"
+	"sync/atomic"
+	"time"
+
+	"github.com/doveadm-proxy/doveadm-proxy/config"
+)
+
+// cancelled is a context that is over.
+var cancelled = func() context.Context {
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	return ctx
+}()
+
+// listener is an open listener. Its settings may change by a reload, its
+// address may not.
+type listener struct {
+	net.Listener
+	settings atomic.Pointer[config.Listener]
+	sessions atomic.Int64
+	running  bool // an accept loop was started; guarded by Proxy.mu
+}
+
+func (l *listener) config() *config.Listener { return l.settings.Load() }
+
+func (l *listener) key() string { return listenerKey(*l.config()) }
+
+// listenerKey is what makes two listener blocks the same socket.
+func listenerKey(c config.Listener) string { return c.Network + ":" + c.Address }
+
+// configure takes the settings of a reloaded block.
+func (l *listener) configure(c config.Listener) {
+	was := l.settings.Swap(&c)
+	if c.Network == "unix" && c.Mode != was.Mode {
+		os.Chmod(c.Address, c.Mode)
+	}
+}
+
+// close stops accepting. Sessions go on.
+func (l *listener) close() { l.Close() }
+
+// openListeners opens the listeners of cfg that are not open yet: all, or none
+// if one of them fails.
+func (p *Proxy) openListeners(cfg *config.Config) ([]*listener, error) {
+	p.mu.Lock()
+	have := make(map[string]bool)
+	for key := range p.listeners {
+		have[key] = true
+	}
+	p.mu.Unlock()
+
+	var opened []*listener
+	var errs []error
+	for _, c := range cfg.Listeners {
+		if have[listenerKey(c)] {
+			continue
+		}
+		nl, err := p.open(c)
+		if err != nil {
+			errs = append(errs, fmt.Errorf("listener %q: %w", c.Name, err))
+			continue
+		}
+		l := &listener{Listener: nl}
+		l.settings.Store(&c)
+		opened = append(opened, l)
+	}
+	if len(errs) > 0 {
+		for _, l := range opened {
+			l.close()
+		}
+		return nil, errors.Join(errs...)
+	}
+	return opened, nil
+}
+
+func (p *Proxy) open(c config.Listener) (net.Listener, error) {
+	if nl, ok := p.sockets[c.Name]; ok {
+		delete(p.sockets, c.Name) // a reload that needs it again opens its own
+		return nl, nil
+	}
+	if c.Network == "tcp" {
+		return net.Listen("tcp", c.Address)
+	}
+	return listenUnix(c.Address, c.Mode)
+}
+
+// listenUnix replaces a socket that nobody listens on, which an earlier
+// process left behind.
+func listenUnix(path string, mode fs.FileMode) (net.Listener, error) {
+	info, err := os.Lstat(path)
+	if err == nil {
+		if info.Mode().Type() != fs.ModeSocket {
+			return nil, fmt.Errorf("%s exists and is not a socket: remove it or choose another path", path)
+		}
+		nc, err := net.Dial("unix", path)
+		if err == nil {
+			nc.Close()
+			return nil, fmt.Errorf("%s: another process listens on it", path)
+		}
+		if err := os.Remove(path); err != nil {
+			return nil, err
+		}
+	}
+	// Between bind and chmod the socket has the mode that the umask leaves,
+	// so it is made under a name that nobody knows.
+	hidden := fmt.Sprintf("%s.%d", path, os.Getpid())
+	nl, err := net.ListenUnix("unix", &net.UnixAddr{Name: hidden, Net: "unix"})
+	if err != nil {
+		return nil, err
+	}
+	nl.SetUnlinkOnClose(false)
+	if err := errors.Join(os.Chmod(hidden, mode), os.Rename(hidden, path)); err != nil {
+		nl.Close()
+		os.Remove(hidden)
+		return nil, err
+	}
+	return unixListener{nl, path}, nil
+}
+
+// unixListener removes its socket when it is closed.
+type unixListener struct {
+	*net.UnixListener
+	path string
+}
+
+func (l unixListener) Addr() net.Addr { return &net.UnixAddr{Name: l.path, Net: "unix"} }
+
+func (l unixListener) Close() error {
+	os.Remove(l.path)
+	return l.UnixListener.Close()
+}
+
+// accept starts the accept loop of l. The caller holds mu.
+func (p *Proxy) accept(l *listener) {
+	if !l.running {
+		l.running = true
+		p.log.Info("listening", "listener", l.config().Name, "address", l.Addr())
+		p.accepting.Go(func() { p.acceptLoop(l) })
+	}
+}
+
+// The pause after an accept that failed, usually for want of file descriptors.
+const (
+	minAcceptPause = 5 * time.Millisecond
+	maxAcceptPause = time.Second
+)
+
+func (p *Proxy) acceptLoop(l *listener) {
+	pause := minAcceptPause
+	for {
+		nc, err := l.Accept()
+		switch {
+		case err == nil:
+			pause = minAcceptPause
+			p.admit(l, nc)
+			continue
+		case errors.Is(err, net.ErrClosed):
+			return
+		}
+		p.log.Error("cannot accept", "listener", l.config().Name, "error", err)
+		time.Sleep(pause)
+		pause = min(2*pause, maxAcceptPause)
+	}
+}
+
+// admit starts a session on nc unless a limit is reached.
+func (p *Proxy) admit(l *listener, nc net.Conn) {
+	limits := p.snapshot.Load().config.Limits
+	perListener := l.config().MaxSessions
+
+	p.mu.Lock()
+	reason := ""
+	switch {
+	case p.draining:
+		reason = "shutting down"
+	case len(p.sessions) >= limits.MaxSessions:
+		reason = "limits.max_sessions is reached"
+	case perListener > 0 && l.sessions.Load() >= int64(perListener):
+		reason = "max_sessions of the listener is reached"
+	}
+	if reason == "" {
+		s := newSession(p, l, nc)
+		p.sessions[s] = struct{}{}
+		l.sessions.Add(1)
+		p.serving.Go(s.serve)
+	}
+	p.mu.Unlock()
+	if reason != "" {
+		p.log.Warn("connection refused", "listener", l.config().Name, "peer", peerName(nc), "reason", reason)
+		nc.Close()
+	}
+}
+
+// peerName returns the address of a client, which a UNIX socket has none of.
+func peerName(nc net.Conn) string {
+	if a := nc.RemoteAddr(); a != nil && a.Network() != "unix" {
+		return a.String()
+	}
+	return "local"
+}
+
+// probe connects to addr and reads until the peer shows a sign of life: a
+// byte, or that it closes. A VERSION line makes it greet.
+func probe(ctx context.Context, addr net.Addr) error {
+	nc, err := new(net.Dialer).DialContext(ctx, addr.Network(), addr.String())
+	if err != nil {
+		return err
+	}
+	defer nc.Close()
+	if deadline, ok := ctx.Deadline(); ok {
+		nc.SetDeadline(deadline)
+	}
+	if _, err := nc.Write([]byte("VERSION\tdoveadm-server\t1\t0\n")); err != nil {
+		return err
+	}
+	var b [1]byte
+	if _, err := nc.Read(b[:]); errors.Is(err, os.ErrDeadlineExceeded) {
+		return fmt.Errorf("%s does not greet: %w", addr, err)
+	}
+	return nil
+}

@@ -1,0 +1,18 @@
+package proxy
+
+// outcome is how a command ended. The same word stands in the log, in metrics
+// and decides what the client is told, so that they cannot disagree.
+type outcome string
+
+const (
+	answered    outcome = "answered"    // the backend's own answer, whatever its status
+	denied      outcome = "denied"      // not allowed or not supported
+	noUser      outcome = "no-user"     // no shard has the user
+	noRoute     outcome = "route-error" // the route could not be found out
+	loops       outcome = "loop"        // proxy-ttl is used up
+	unavailable outcome = "unavailable" // no connection to a backend: nothing was sent
+	unanswered  outcome = "unanswered"  // closed by the backend before the first byte of a reply
+	lost        outcome = "lost"        // lost in the middle of a reply
+	timedOut    outcome = "timeout"     // the backend did not answer within timeouts.reply
+	clientGone  outcome = "client-gone" // the client went away, or reads too slowly for the limits
+)

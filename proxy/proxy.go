@@ -1,0 +1,230 @@
+// Package proxy is the running proxy: its listeners, the sessions of its
+// clients, and the way of one command to a backend and of the reply back.
+//
+// What is configured at one moment is a snapshot: the routing table, the pools
+// and the clients. A command uses the snapshot that it began with; Reload
+// replaces the snapshot as a whole or not at all.
+package proxy
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"sync"
+	"sync/atomic"
+
+	"github.com/hashicorp/go-hclog"
+
+	"github.com/doveadm-proxy/doveadm-proxy/config"
+	"github.com/doveadm-proxy/doveadm-proxy/internal/auth"
+)
+
+// Options are what a Proxy gets from outside its configuration.
+type Options struct {
+	Log hclog.Logger
+
+	// Sockets are listeners that are open already, for instance by systemd's
+	// socket activation, by the name of their listener block. The proxy owns
+	// them.
+	Sockets map[string]net.Listener
+}
+
+// Proxy serves clients. All methods may be called from any goroutine.
+type Proxy struct {
+	log     hclog.Logger
+	sockets map[string]net.Listener
+	logins  *auth.Cache
+	spool   *spoolBudget
+
+	snapshot atomic.Pointer[snapshot]
+	nextID   atomic.Uint64 // of sessions
+
+	// reloading is held while the snapshot is replaced; it comes before mu.
+	reloading sync.Mutex
+
+	// mu guards what follows. No I/O happens under it.
+	mu        sync.Mutex
+	listeners map[string]*listener // by address
+	sessions  map[*session]struct{}
+	draining  bool
+
+	accepting sync.WaitGroup // accept loops
+	serving   sync.WaitGroup // sessions
+	retiring  sync.WaitGroup // pools that a reload left behind
+	cut       context.Context
+	cutNow    context.CancelCauseFunc
+}
+
+// New opens the listeners and pools of cfg. Serve begins to accept.
+func New(cfg *config.Config, o Options) (*Proxy, error) {
+	p := &Proxy{
+		log:       o.Log,
+		sockets:   o.Sockets,
+		logins:    auth.NewCache(auth.CacheOptions{}),
+		spool:     &spoolBudget{},
+		listeners: make(map[string]*listener),
+		sessions:  make(map[*session]struct{}),
+	}
+	p.cut, p.cutNow = context.WithCancelCause(context.Background())
+	snap, err := p.build(cfg, nil)
+	if err != nil {
+		return nil, err
+	}
+	opened, err := p.openListeners(cfg)
+	if err != nil {
+		snap.discard(nil)
+		return nil, err
+	}
+	p.spool.limit.Store(cfg.Limits.MaxSpool)
+	for _, l := range opened {
+		p.listeners[l.key()] = l
+	}
+	p.snapshot.Store(snap)
+	return p, nil
+}
+
+// Serve starts to accept connections and returns at once.
+func (p *Proxy) Serve() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, l := range p.listeners {
+		p.accept(l)
+	}
+}
+
+// Addr returns the address of a listener by its name, nil if there is none.
+func (p *Proxy) Addr(name string) net.Addr {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, l := range p.listeners {
+		if l.config().Name == name {
+			return l.Addr()
+		}
+	}
+	return nil
+}
+
+// Reload replaces the configuration: wholly, or not at all if it returns an
+// error. Open sessions go on; pools of backends that did not change are kept
+// with their connections.
+func (p *Proxy) Reload(cfg *config.Config) error {
+	p.reloading.Lock()
+	defer p.reloading.Unlock()
+	old := p.snapshot.Load()
+	snap, err := p.build(cfg, old)
+	if err != nil {
+		return err
+	}
+	opened, err := p.openListeners(cfg)
+	if err != nil {
+		snap.discard(old)
+		return err
+	}
+
+	p.mu.Lock()
+	if p.draining {
+		p.mu.Unlock()
+		for _, l := range opened {
+			l.close()
+		}
+		snap.discard(old)
+		return errors.New("the proxy is shutting down")
+	}
+	var closing []*listener
+	wanted := make(map[string]config.Listener)
+	for _, l := range cfg.Listeners {
+		wanted[listenerKey(l)] = l
+	}
+	for key, l := range p.listeners {
+		if c, ok := wanted[key]; ok {
+			l.configure(c)
+		} else {
+			closing = append(closing, l)
+			delete(p.listeners, key)
+		}
+	}
+	p.snapshot.Store(snap)
+	p.spool.limit.Store(cfg.Limits.MaxSpool)
+	for _, l := range opened {
+		p.listeners[l.key()] = l
+		p.accept(l)
+	}
+	p.mu.Unlock()
+
+	for _, l := range closing {
+		l.close()
+	}
+	for _, retired := range old.without(snap) {
+		p.retiring.Go(func() { retired.Close(p.cut) })
+	}
+	return nil
+}
+
+// ErrDrainTimeout is the cause with which commands are cut at the end of a
+// shutdown.
+var ErrDrainTimeout = errors.New("drain timeout is over")
+
+// Shutdown stops accepting, closes idle sessions and waits for running
+// commands to end. When ctx ends first it cuts them. It returns when
+// everything that the proxy started has ended.
+func (p *Proxy) Shutdown(ctx context.Context) error {
+	p.reloading.Lock()
+	defer p.reloading.Unlock()
+	p.mu.Lock()
+	p.draining = true
+	listeners := p.listeners
+	p.listeners = nil
+	busy := len(p.sessions)
+	p.mu.Unlock()
+
+	p.log.Info("closing listeners", "listeners", len(listeners))
+	for _, l := range listeners {
+		l.close()
+	}
+	p.accepting.Wait()
+
+	p.log.Info("waiting for running commands", "sessions", busy)
+	stop := context.AfterFunc(ctx, func() {
+		p.cutNow(ErrDrainTimeout)
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		for s := range p.sessions {
+			s.cut()
+		}
+	})
+	p.mu.Lock()
+	for s := range p.sessions {
+		s.endWhenIdle()
+	}
+	p.mu.Unlock()
+	p.serving.Wait()
+
+	p.log.Info("closing connections to the backends")
+	errs := []error{}
+	for _, pool := range p.snapshot.Load().pools {
+		errs = append(errs, pool.Close(p.cut))
+	}
+	p.retiring.Wait()
+	if !stop() {
+		errs = append(errs, fmt.Errorf("commands were cut off: %w", ErrDrainTimeout))
+	}
+	p.cutNow(nil)
+	return errors.Join(errs...)
+}
+
+// Check proves that the proxy is alive: that a connection to one of its
+// listeners is accepted.
+func (p *Proxy) Check(ctx context.Context) error {
+	p.mu.Lock()
+	var addr net.Addr
+	for _, l := range p.listeners {
+		addr = l.Addr()
+		break
+	}
+	p.mu.Unlock()
+	if addr == nil {
+		return nil
+	}
+	return probe(ctx, addr)
+}

@@ -1,0 +1,131 @@
+package proxy
+
+import (
+	"errors"
+	"fmt"
+	"reflect"
+
+	"github.com/doveadm-proxy/doveadm-proxy/config"
+	"github.com/doveadm-proxy/doveadm-proxy/internal/auth"
+	"github.com/doveadm-proxy/doveadm-proxy/pool"
+	"github.com/doveadm-proxy/doveadm-proxy/router"
+)
+
+// snapshot is one configuration at work. It does not change.
+type snapshot struct {
+	config   *config.Config
+	table    *router.Table
+	verifier *auth.Verifier
+	clients  map[string]bool
+	shards   map[string][]backend  // of a shard, in order of preference
+	pools    map[string]*pool.Pool // by name of the backend
+}
+
+// backend is a backend at work.
+type backend struct {
+	*pool.Pool
+	timeouts config.Timeouts
+}
+
+// build makes the snapshot of cfg with the pools of old where the backend is
+// the same.
+func (p *Proxy) build(cfg *config.Config, old *snapshot) (*snapshot, error) {
+	table, hashes, err := parts(cfg)
+	if err != nil {
+		return nil, err
+	}
+	s := &snapshot{
+		config:   cfg,
+		table:    table,
+		verifier: auth.NewVerifier(hashes, p.logins),
+		clients:  make(map[string]bool),
+		shards:   make(map[string][]backend),
+		pools:    make(map[string]*pool.Pool),
+	}
+	for _, c := range cfg.Clients {
+		s.clients[c.Name] = true
+	}
+	before := old.backends()
+	for _, shard := range cfg.Shards {
+		for _, b := range shard.Backends {
+			bp := (*pool.Pool)(nil)
+			if was, ok := before[b.Name]; ok && reflect.DeepEqual(was, b) {
+				bp = old.pools[b.Name]
+			} else {
+				bp = pool.New(b, nil, p.log.Named("pool"))
+			}
+			s.pools[b.Name] = bp
+			s.shards[shard.Name] = append(s.shards[shard.Name], backend{bp, b.Timeouts})
+		}
+	}
+	return s, nil
+}
+
+// parts makes what can fail of a snapshot. All problems are in the error.
+func parts(cfg *config.Config) (*router.Table, map[string]auth.Hash, error) {
+	var errs []error
+	hashes := make(map[string]auth.Hash)
+	for _, c := range cfg.Clients {
+		hash, err := auth.ParseHash(c.Password.Reveal())
+		if err != nil {
+			errs = append(errs, fmt.Errorf("client %q: %w", c.Name, err))
+		}
+		hashes[c.Name] = hash
+	}
+	var shards []string
+	for _, shard := range cfg.Shards {
+		shards = append(shards, shard.Name)
+	}
+	table, err := router.New(cfg.Routes, shards)
+	if err != nil {
+		errs = append(errs, err)
+	}
+	return table, hashes, errors.Join(errs...)
+}
+
+// backends returns the backends of a snapshot by name.
+func (s *snapshot) backends() map[string]config.Backend {
+	all := make(map[string]config.Backend)
+	if s == nil {
+		return all
+	}
+	for _, shard := range s.config.Shards {
+		for _, b := range shard.Backends {
+			all[b.Name] = b
+		}
+	}
+	return all
+}
+
+// without returns the pools of s that next does not use.
+func (s *snapshot) without(next *snapshot) []*pool.Pool {
+	var left []*pool.Pool
+	for name, p := range s.pools {
+		if next == nil || next.pools[name] != p {
+			left = append(left, p)
+		}
+	}
+	return left
+}
+
+// discard closes the pools of a snapshot that was not put to work.
+func (s *snapshot) discard(old *snapshot) {
+	for _, p := range s.without(old) {
+		p.Close(cancelled)
+	}
+}
+
+// only returns the shard if there is just one.
+func (s *snapshot) only() (string, bool) {
+	if len(s.config.Shards) == 1 {
+		return s.config.Shards[0].Name, true
+	}
+	return "", false
+}
+
+// Validate reports everything for which New or Reload would refuse cfg, short
+// of opening its listeners.
+func Validate(cfg *config.Config) error {
+	_, _, err := parts(cfg)
+	return err
+}
