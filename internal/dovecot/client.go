@@ -16,7 +16,7 @@ import (
 type Client struct {
 	Addr     string   // host:port, or the path of a UNIX socket
 	Username string   // doveadm_username; Dovecot's default "doveadm" if empty
-	Password string   // doveadm_password
+	Password string   // doveadm_password; if empty, what Config says
 	Options  []string // global options, before the command: "-v", "-f", "tab", "-o", "setting=value"
 
 	// Config is the configuration file. If empty there is none, which does for
@@ -46,7 +46,9 @@ func (c Client) Command(ctx context.Context, name string, args ...string) (*exec
 	if c.Username != "" {
 		line = append(line, "-o", "doveadm_username="+c.Username)
 	}
-	line = append(line, "-o", "doveadm_password="+c.Password)
+	if c.Password != "" {
+		line = append(line, "-o", "doveadm_password="+c.Password)
+	}
 	line = append(line, c.Options...)
 	line = append(line, strings.Fields(name)...)
 	line = append(line, "-S", c.Addr)
