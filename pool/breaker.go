@@ -4,7 +4,9 @@ import (
 	"errors"
 	"sync"
 	"sync/atomic"
+	"time"
 
+	"github.com/hashicorp/go-hclog"
 	"github.com/sony/gobreaker/v2"
 
 	"github.com/doveadm-proxy/doveadm-proxy/config"
@@ -21,67 +23,125 @@ const (
 )
 
 var (
-	// errNoVerdict is reported for what says nothing about the backend.
+	// errNoVerdict is told of what says nothing about the backend.
 	errNoVerdict = errors.New("no verdict")
 	errLost      = errors.New("connection lost")
 )
 
-// breaker is a gobreaker in its two-step form: allow before a dial or an
-// exchange, the returned function after it. The outcome of a dial is that of
-// the first exchange on its connection, so that a backend which greets and
-// then never answers is found out.
+// breaker is a gobreaker in its two-step form: allow before a command, the
+// returned function after it. A greeting alone is no success, so that a
+// backend which greets and then never answers is found out.
 type breaker struct {
-	cb      *gobreaker.TwoStepCircuitBreaker[struct{}]
-	changed func(from, to State)
+	cb       *gobreaker.TwoStepCircuitBreaker[struct{}]
+	halfOpen atomic.Bool
+	open     time.Duration
+	log      hclog.Logger
 
-	// gobreaker calls back under its own lock; the changes are kept here until
+	// gobreaker calls back under its own lock. The changes are kept here until
 	// report can tell them without one.
-	pending atomic.Int32
-	mu      sync.Mutex // guards changes; taken under gobreaker's lock
-	changes [][2]State
+	pending atomic.Bool
+	telling sync.Mutex // keeps the log in order; the outermost of all locks
+
+	mu         sync.Mutex // guards what follows; the innermost of all locks
+	changes    [][2]State
+	opened     uint64
+	probe      func(error) // the last one let through while half-open
+	probeSince time.Time
 }
 
-func newBreaker(name string, c config.Breaker, changed func(from, to State)) *breaker {
-	b := &breaker{changed: changed}
+func newBreaker(name string, c config.Breaker, log hclog.Logger) *breaker {
+	b := &breaker{open: c.Open, log: log}
 	b.cb = gobreaker.NewTwoStepCircuitBreaker[struct{}](gobreaker.Settings{
-		Name:        name,
-		MaxRequests: uint32(c.Probes),
-		Timeout:     c.Open,
-		ReadyToTrip: func(n gobreaker.Counts) bool { return n.ConsecutiveFailures >= uint32(c.Failures) },
-		IsExcluded:  func(err error) bool { return errors.Is(err, errNoVerdict) },
-		OnStateChange: func(_ string, from, to State) {
-			b.mu.Lock()
-			b.changes = append(b.changes, [2]State{from, to})
-			b.pending.Store(int32(len(b.changes)))
-			b.mu.Unlock()
-		},
+		Name:          name,
+		MaxRequests:   uint32(c.Probes),
+		Timeout:       c.Open,
+		ReadyToTrip:   func(n gobreaker.Counts) bool { return n.ConsecutiveFailures >= uint32(c.Failures) },
+		IsExcluded:    func(err error) bool { return err == errNoVerdict },
+		OnStateChange: b.onChange,
 	})
 	return b
 }
 
+func (b *breaker) onChange(_ string, from, to State) {
+	b.halfOpen.Store(to == HalfOpen)
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.changes = append(b.changes, [2]State{from, to})
+	b.pending.Store(true)
+	if to == Open {
+		b.opened++
+	}
+}
+
+// allow returns the function to tell the outcome to, or ErrBreakerOpen.
 func (b *breaker) allow() (done func(error), err error) {
 	done, err = b.cb.Allow()
+	if err == gobreaker.ErrTooManyRequests && b.freeProbe() {
+		done, err = b.cb.Allow()
+	}
 	if err != nil {
 		return nil, ErrBreakerOpen
+	}
+	if b.halfOpen.Load() {
+		b.mu.Lock()
+		b.probe, b.probeSince = done, time.Now()
+		b.mu.Unlock()
 	}
 	return done, nil
 }
 
+// freeProbe makes room for another probe if the last one takes longer than the
+// breaker stays open: a command that is silent for an hour must not keep all
+// others out. What becomes of it in the end still counts.
+func (b *breaker) freeProbe() bool {
+	b.mu.Lock()
+	probe := b.probe
+	if probe == nil || time.Since(b.probeSince) < b.open {
+		b.mu.Unlock()
+		return false
+	}
+	b.probe = nil
+	b.mu.Unlock()
+	probe(errNoVerdict)
+	return true
+}
+
+// tell tells what became of something that was not asked for before.
+func (b *breaker) tell(err error) {
+	if done, refused := b.cb.Allow(); refused == nil {
+		done(err)
+	}
+}
+
+// state may be called with the pool's lock held, report must follow without.
 func (b *breaker) state() State { return b.cb.State() }
 
-func (b *breaker) isOpen() bool { return b.state() == Open }
+func (b *breaker) timesOpened() uint64 {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.opened
+}
 
-// report tells the changes since the last report. Call it without locks.
+// report logs the changes since the last report. Call it without locks.
 func (b *breaker) report() {
-	if b.pending.Load() == 0 {
+	if !b.pending.Load() {
 		return
 	}
+	b.telling.Lock()
+	defer b.telling.Unlock()
 	b.mu.Lock()
 	changes := b.changes
 	b.changes = nil
-	b.pending.Store(0)
+	b.pending.Store(false)
 	b.mu.Unlock()
 	for _, c := range changes {
-		b.changed(c[0], c[1])
+		switch from, to := c[0], c[1]; to {
+		case Open:
+			b.log.Error("circuit breaker opened: commands for this backend fail at once", "was", from, "next_try_in", b.open)
+		case HalfOpen:
+			b.log.Info("circuit breaker is half-open: the next command tries the backend")
+		case Closed:
+			b.log.Info("circuit breaker closed: the backend answers again")
+		}
 	}
 }

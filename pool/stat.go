@@ -9,16 +9,18 @@ import (
 type CloseReason string
 
 const (
-	closedIdle     CloseReason = "idle_timeout"
-	closedLifetime CloseReason = "max_lifetime"
-	closedCommands CloseReason = "max_commands"
-	closedSurplus  CloseReason = "max_idle"
-	closedUnclean  CloseReason = "unclean" // a status or state after which it is not used again
-	closedLost     CloseReason = "lost"    // failed while in use
-	closedDead     CloseReason = "dead"    // found ended when it was wanted
-	closedStray    CloseReason = "stray"   // found with bytes nobody asked for
-	closedEvicted  CloseReason = "evicted" // made room for a fresh one
-	closedRetired  CloseReason = "retired" // older than a refusal of the backend, or the pool closes
+	closedIdle      CloseReason = "idle_timeout"
+	closedLifetime  CloseReason = "max_lifetime"
+	closedCommands  CloseReason = "max_commands"
+	closedSurplus   CloseReason = "max_idle"
+	closedUsedUp    CloseReason = "used_up"   // a command or status after which it is not used again
+	closedAbandoned CloseReason = "abandoned" // the command was given up, for instance because the client left
+	closedUnclean   CloseReason = "unclean"   // bytes came behind the status
+	closedLost      CloseReason = "lost"      // failed while in use
+	closedDead      CloseReason = "dead"      // found ended when it was wanted
+	closedStray     CloseReason = "stray"     // found with bytes nobody asked for
+	closedEvicted   CloseReason = "evicted"   // made room for a fresh one
+	closedRetired   CloseReason = "retired"   // opened before the backend refused another, or the pool closes
 )
 
 // Stat is a snapshot of a pool. The counters only grow.
@@ -46,6 +48,7 @@ type Stat struct {
 
 // Stat returns a snapshot.
 func (p *Pool) Stat() Stat {
+	defer p.breaker.report()
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	s := p.stat
@@ -56,6 +59,7 @@ func (p *Pool) Stat() Stat {
 	s.Dialing = p.dialing
 	s.Waiting = p.waiters.Len()
 	s.Breaker = p.breaker.state()
+	s.BreakerOpened = p.breaker.timesOpened()
 	s.Closed = maps.Clone(p.stat.Closed)
 	return s
 }

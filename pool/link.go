@@ -1,0 +1,107 @@
+package pool
+
+import (
+	"math/rand/v2"
+	"syscall"
+	"time"
+
+	"github.com/doveadm-proxy/doveadm-proxy/doveadm"
+)
+
+// link is one connection in the books of a pool. Its fields belong to whom the
+// connection belongs to: the pool's mu, or a Conn.
+type link struct {
+	client   *doveadm.ClientConn
+	raw      syscall.RawConn // nil where there is no socket to look at
+	epoch    uint64          // of its dial's start
+	expires  time.Time       // by max_lifetime; zero: never
+	until    time.Time       // idle: end of its rest; zero: none
+	commands int
+}
+
+func newLink(client *doveadm.ClientConn, epoch uint64, lifetime time.Duration) *link {
+	l := &link{client: client, epoch: epoch}
+	if lifetime > 0 {
+		l.expires = time.Now().Add(jittered(lifetime))
+	}
+	if sc, ok := client.NetConn().(syscall.Conn); ok {
+		l.raw, _ = sc.SyscallConn()
+	}
+	return l
+}
+
+// jittered returns d less up to a tenth of it, so that connections opened
+// together do not end together.
+func jittered(d time.Duration) time.Duration {
+	return d - time.Duration(rand.Int64N(int64(d)/10+1))
+}
+
+// spent returns why l is not used again after a command, or "" with l ready
+// for another one.
+func (l *link) spent(o Outcome, now time.Time, maxCommands int) CloseReason {
+	switch {
+	case o == Failed:
+		return closedLost
+	case o == Abandoned:
+		return closedAbandoned
+	case o != Reusable:
+		return closedUsedUp
+	case !l.client.Clean():
+		return closedUnclean
+	case maxCommands > 0 && l.commands >= maxCommands:
+		return closedCommands
+	case !l.expires.IsZero() && !now.Before(l.expires):
+		return closedLifetime
+	case l.client.NetConn().SetDeadline(time.Time{}) != nil:
+		return closedLost
+	}
+	l.client.Shrink()
+	return ""
+}
+
+// restFrom notes how long l may be idle.
+func (l *link) restFrom(now time.Time, timeout time.Duration) {
+	l.until = l.expires
+	if timeout > 0 {
+		if t := now.Add(timeout); l.until.IsZero() || t.Before(l.until) {
+			l.until = t
+		}
+	}
+}
+
+// overdue returns why an idle l may not rest any longer, or "".
+func (l *link) overdue(now time.Time) CloseReason {
+	switch {
+	case l.until.IsZero() || now.Before(l.until):
+		return ""
+	case l.until.Equal(l.expires):
+		return closedLifetime
+	}
+	return closedIdle
+}
+
+// unusable looks at an idle connection without blocking and returns why it is
+// of no more use, or "". Anything readable speaks against it: the end of the
+// stream, the log line of a process that was told to stop, or output that came
+// behind a status.
+func (l *link) unusable(now time.Time) CloseReason {
+	if why := l.overdue(now); why != "" || l.raw == nil {
+		return why
+	}
+	why := closedDead
+	// Control and not Read: deadlines do not matter here.
+	err := l.raw.Control(func(fd uintptr) {
+		var b [1]byte
+		n, _, err := syscall.Recvfrom(int(fd), b[:], syscall.MSG_PEEK|syscall.MSG_DONTWAIT)
+		switch {
+		case err == syscall.EAGAIN:
+			why = ""
+		case err == nil && n > 0:
+			why = closedStray
+		}
+	})
+	if err != nil {
+		return closedDead
+	}
+	return why
+}
