@@ -1,0 +1,58 @@
+// Package router decides which shard serves a mail user. A Table is an ordered
+// chain of routes; the first that names a shard decides. It is immutable and
+// pure: maps are read when it is built, and the same table gives the same
+// answer for ever.
+//
+//	table, err := router.New(cfg.Routes, []string{"s1", "s2"})
+//	...
+//	decision, err := table.Route("alice@example.com")
+//	// decision.Shard "s2", decision.Route "match #1",
+//	// decision.Reason `"*@example.com" matches the user`
+//
+// Users are compared in the form NormalForm gives them.
+//
+// # Match
+//
+// A match route gives the users of its patterns to one shard. In a pattern, *
+// stands for any characters or none and ? for exactly one (of UTF-8), the @
+// included; all else stands for itself.
+//
+// # File
+//
+// A file route reads lines "user shard", separated by blanks or tabs. A user
+// "@domain" stands for all of a domain, which is what follows the first @ as in
+// Dovecot's %d; "*" stands for everybody else. The user's own line goes before
+// the domain's, that before "*". Empty lines and what follows a # that begins a
+// column are skipped.
+//
+// # Ring
+//
+// A ring route spreads all users over its shards by rendezvous hashing (highest
+// random weight): each pair of user and shard has a score, and the highest
+// wins.
+//
+// The algorithm is a promise. Users must not move to another shard because of
+// a new release, so it never changes; another one would get another name. It
+// can be written again in any language from this description:
+//
+//	h(s)        = the first 8 bytes of SHA-256(s), as a big-endian integer
+//	mix(x)      = x ^= x >> 30;  x *= 0xbf58476d1ce4e5b9
+//	              x ^= x >> 27;  x *= 0x94d049bb133111eb
+//	              x ^= x >> 31                    (64 bits, unsigned, overflow wraps)
+//	score(u, s) = mix(h(u) xor h(s))
+//	shard(u)    = the s with the highest score(u, s);
+//	              of equal scores the s that comes first in byte order
+//
+// where u is the user with its ASCII letters in lower case, and s the name of
+// a shard as it is written, both in UTF-8. Example: h("alice@example.com") is
+// 0xff8d9819fc0e12bf. testdata/ring.py is the same in Python; it made
+// testdata/ring.golden, which the tests hold the Go code to.
+//
+// The order in which shards are written has no influence. A shard that is
+// added takes its equal share from all others and moves nobody else; the users
+// of one that is removed spread over all others and nobody else moves. Renaming
+// a shard is removing one and adding one.
+//
+// Weights, should they come, multiply -1/ln((score+1)/2^64). For equal weights
+// that grows with the score, so they would move nobody who asked for none.
+package router

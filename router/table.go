@@ -1,0 +1,153 @@
+package router
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/doveadm-proxy/doveadm-proxy/config"
+)
+
+// ErrNoRoute says that no route names a shard for the user. It is an answer,
+// not a failure: asking again gives the same.
+var ErrNoRoute = errors.New("no route names a shard for the user")
+
+// Table maps users to shards. It is safe for concurrent use.
+type Table struct{ routes []route }
+
+// Decision is a shard together with who decided so and why.
+type Decision struct {
+	Shard  string
+	Route  string // match #2, file /etc/doveadm-proxy/users.map, or ring
+	Reason string // one clause for a person to read
+}
+
+// route is one element of the chain.
+type route interface {
+	name() string
+	// decide is asked for a user in normal form and does not allocate.
+	decide(user string) (Decision, bool)
+	// explain says why decide answers what it does.
+	explain(user string) string
+}
+
+// New builds the table of routes, in their order, over the named shards. It
+// reads the map files. Everything that is wrong is reported at once, joined;
+// what is wrong in a map file names the file and the line.
+func New(routes []config.Route, shards []string) (*Table, error) {
+	t := new(Table)
+	var errs []error
+	matches := 0
+	for i, r := range routes {
+		var built route
+		var problems []error
+		name := r.Kind
+		switch r.Kind {
+		case "match":
+			matches++
+			name = fmt.Sprintf("match #%d", matches)
+			built, problems = newMatch(name, r, shards)
+		case "file":
+			name = "file " + r.Path
+			built, problems = newFile(name, r, shards)
+		case "ring":
+			built, problems = newRing(name, r, shards)
+			if after := len(routes) - 1 - i; after > 0 {
+				problems = append(problems, fmt.Errorf("it decides for every user, so what stands after it "+
+					"(%d of the routes) is never asked: move it to the end", after))
+			}
+		default:
+			problems = []error{errors.New("unknown kind of route: use match, file or ring")}
+		}
+		t.routes = append(t.routes, built)
+		for _, problem := range problems {
+			errs = append(errs, fmt.Errorf("route %s: %w", name, problem))
+		}
+	}
+	if err := errors.Join(errs...); err != nil {
+		return nil, err
+	}
+	return t, nil
+}
+
+// Route returns the decision for user, or an error that is ErrNoRoute. It does
+// not allocate, unless the user has to be put in lower case or has no route.
+func (t *Table) Route(user string) (Decision, error) {
+	normal := NormalForm(user)
+	if normal != "" {
+		for _, r := range t.routes {
+			if d, ok := r.decide(normal); ok {
+				return d, nil
+			}
+		}
+	}
+	return Decision{}, fmt.Errorf("%w %q", ErrNoRoute, user)
+}
+
+// Answer is what one route says about a user.
+type Answer struct {
+	Route  string // as in Decision
+	Shard  string // empty: the route leaves the user to the next one
+	Reason string // as in Decision, in more detail: the line of a map
+}
+
+// Explain returns the answers of the routes that are asked for user, in their
+// order: all up to the one that decides, or all if none does.
+func (t *Table) Explain(user string) []Answer {
+	normal := NormalForm(user)
+	if normal == "" {
+		return nil
+	}
+	var answers []Answer
+	for _, r := range t.routes {
+		d, ok := r.decide(normal)
+		answers = append(answers, Answer{Route: r.name(), Shard: d.Shard, Reason: r.explain(normal)})
+		if ok {
+			break
+		}
+	}
+	return answers
+}
+
+// NormalForm returns user as routes compare it: with the ASCII letters in
+// lower case. This is what %Lu means to Dovecot, whose default
+// auth_username_format it is: its lower-casing looks at bytes in the C locale
+// (t_str_lcase in src/lib/strfuncs.c; it never calls setlocale), so ü and Ü stay two users.
+func NormalForm(user string) string {
+	for i := range len(user) {
+		if lowerASCII(user[i]) == user[i] {
+			continue
+		}
+		lower := []byte(user)
+		for ; i < len(lower); i++ {
+			lower[i] = lowerASCII(lower[i])
+		}
+		return string(lower)
+	}
+	return user
+}
+
+func lowerASCII(c byte) byte {
+	if 'A' <= c && c <= 'Z' {
+		c += 'a' - 'A'
+	}
+	return c
+}
+
+// checkShard reports a shard that is not among those that exist.
+func checkShard(name string, shards []string) error {
+	if slices.Contains(shards, name) {
+		return nil
+	}
+	return fmt.Errorf("unknown shard %q: use one of %s", name, list(shards))
+}
+
+// list names a few of many.
+func list(names []string) string {
+	const most = 8
+	if len(names) > most {
+		return fmt.Sprintf("%s and %d more", strings.Join(names[:most], ", "), len(names)-most)
+	}
+	return strings.Join(names, ", ")
+}
