@@ -53,6 +53,6 @@
 // of one that is removed spread over all others and nobody else moves. Renaming
 // a shard is removing one and adding one.
 //
-// Weights, should they come, multiply -1/ln((score+1)/2^64). For equal weights
+// Weights, should they come, multiply -1/ln((score+0.5)/2^64). For equal weights
 // that grows with the score, so they would move nobody who asked for none.
 package router
