@@ -2,11 +2,16 @@
 // object: no connection, route or listener exists because a configuration was
 // loaded. What it returns is complete (every default filled in) and consistent
 // (every reference resolved), so that its readers need no checks of their own.
+//
+// Each kind of block has a file of its own with its struct, its table of
+// attributes and its checks. The table is bound to the struct and is the only
+// place that knows an attribute's name, type, default and meaning: the decoder,
+// [Print] and [Reference] all read it.
 package config
 
 import (
-	"io/fs"
-	"time"
+	"github.com/hashicorp/hcl/v2"
+	"github.com/hashicorp/hcl/v2/hclsyntax"
 )
 
 // Config is one whole, valid configuration. It is not changed after Load
@@ -20,89 +25,116 @@ type Config struct {
 	Limits    Limits
 }
 
-// Log is the log block.
-type Log struct {
-	Level  string // trace, debug, info, warn or error
-	Format string // text or json
+// Load reads a configuration from a file, or from the *.hcl files of a
+// directory in the order of their names, as if they were one file. Files whose
+// name starts with a dot are left out.
+//
+// All problems are returned at once, in the order of files and lines. The
+// Config is nil if one of them is an error; warnings come with a Config. No
+// diagnostic holds a secret; use [WriteDiagnostics] or [Problems] to show them.
+func Load(path string) (*Config, hcl.Diagnostics) {
+	sources, diags := readSources(path)
+	if diags.HasErrors() {
+		return nil, diags
+	}
+	return load(sources)
 }
 
-// Listener is one listener block.
-type Listener struct {
-	Name        string
-	Network     string      // "tcp" or "unix"
-	Address     string      // host:port, or the path of the socket
-	Mode        fs.FileMode // of a UNIX socket
-	Client      string      // sessions start authenticated as this client; empty: they log in
-	MaxSessions int         // 0: only limits.max_sessions counts
+// Parse is Load for one file that is in memory. The directory of name is where
+// relative paths start.
+func Parse(name string, src []byte) (*Config, hcl.Diagnostics) {
+	return load([]*source{{name: name, bytes: src}})
 }
 
-// Client is one client block: who may log in to the proxy.
-type Client struct {
-	Name     string
-	Password Secret // in Dovecot's form, {SCHEME}data
+func load(sources []*source) (*Config, hcl.Diagnostics) {
+	l := newLoader(sources)
+	root := l.root()
+	var blocks hclsyntax.Blocks
+	for _, s := range sources {
+		l.diags = append(l.diags, s.parse(root)...)
+		for _, attr := range inOrder(s.body().Attributes) {
+			l.unknownAttr(root, attr)
+		}
+		blocks = append(blocks, l.topLevel(root, s)...)
+	}
+	l.blocks(root, blocks, &place{attrs: map[string]value{}}, "")
+	l.check()
+	diags := finish(l.diags, sources)
+	if diags.HasErrors() {
+		return nil, diags
+	}
+	return l.config(), diags
 }
 
-// Shard is one shard block: the backends that serve the same mail.
-type Shard struct {
-	Name     string
-	Backends []Backend // in the order of preference
+// loader collects what the files say, each thing with its place, and all that
+// is wrong with it.
+type loader struct {
+	sources []*source
+	diags   hcl.Diagnostics
+	unsure  bool // a whole block may be there, unread
+
+	log       Log
+	limits    Limits
+	listeners []*placed[Listener]
+	clients   []*placed[Client]
+	defaults  placed[Backend]
+	shards    []*placed[Shard]
+	backends  []inShard
+	routes    []*placed[Route]
+	// A route is unreadable or reads a file, so which shards have users cannot
+	// be told.
+	routesUnsure bool
 }
 
-// Backend is one Dovecot server with backend_defaults merged in. Its name is
-// unique in the whole configuration.
-type Backend struct {
-	Name     string
-	Address  string // host:port
-	Username string
-	Password Secret
-	Pool     Pool
-	Breaker  Breaker
-	Timeouts Timeouts
+func newLoader(sources []*source) *loader {
+	l := &loader{sources: sources}
+	l.log.block().reset()
+	l.limits.block().reset()
+	l.defaults.value.defaultsBlock().reset()
+	return l
 }
 
-// Pool holds the limits of a backend's connection pool.
-type Pool struct {
-	MaxOpen        int
-	MaxIdle        int
-	MinIdle        int
-	IdleTimeout    time.Duration // 0: none
-	MaxLifetime    time.Duration // 0: none
-	MaxCommands    int           // 0: no limit
-	AcquireTimeout time.Duration // 0: none
-	MaxWaiting     int
+// root is the table of the blocks that stand in no other block, bound to l.
+// They are decoded in this order: backend_defaults comes before the backends
+// that start from it.
+func (l *loader) root() block {
+	return block{
+		blocks: []block{
+			new(Listener).block().by(l.listener),
+			new(Client).block().by(l.client),
+			l.defaults.value.defaultsBlock().by(l.backendDefaults),
+			new(Shard).block().by(l.shard),
+			new(Route).block().by(l.route),
+			l.limits.block(),
+			l.log.block(),
+		},
+		later: []later{
+			{"audit", "Remove the block. The log has a line for each command."},
+			{"admin", "Remove the block. The log tells what the proxy does, systemd whether it runs."},
+			{"router", "Remove the block. User names are compared with A to Z as a to z, which is Dovecot's default too (%Lu)."},
+		},
+	}
 }
 
-// Breaker holds a backend's circuit breaker settings.
-type Breaker struct {
-	Failures int           // consecutive failures that open it
-	Open     time.Duration // how long it stays open
-	Probes   int           // commands let through while half-open
+// end is the place for what is missing in the whole.
+func (l *loader) end() hcl.Range { return l.sources[len(l.sources)-1].body().EndRange }
+
+// check finds what is wrong with the blocks taken together.
+func (l *loader) check() {
+	l.checkListeners()
+	l.checkClients()
+	l.checkShards()
+	l.checkRoutes()
 }
 
-// Timeouts are the deadlines of a backend's connections by phase; 0: none.
-type Timeouts struct {
-	Connect   time.Duration // TCP connection
-	Handshake time.Duration // greeting and login
-	Reply     time.Duration // between two reads of a reply
-	Write     time.Duration // one write of a request
-}
-
-// Route is one route block. Kind says which fields have a meaning.
-type Route struct {
-	Kind   string   // match, file or ring
-	Users  []string // match: globs on the user
-	Shard  string   // match
-	Path   string   // file: "user shard" a line
-	Shards []string // ring; all shards of the configuration if none is named
-}
-
-// Limits is the limits block: what bounds the whole proxy.
-type Limits struct {
-	MaxSessions      int
-	HandshakeTimeout time.Duration // accept to logged in
-	IdleTimeout      time.Duration // between two commands of a session; 0: none
-	WriteTimeout     time.Duration // a client that takes nothing for so long is gone
-	DrainTimeout     time.Duration // SIGTERM to the end of running commands
-	MaxSpool         int64         // bytes of reply that slow clients may hold on disk, all together
-	SpoolDir         string
+// config returns what was loaded without error.
+func (l *loader) config() *Config {
+	return &Config{
+		Log:       l.log,
+		Listeners: values(l.listeners),
+		Clients:   values(l.clients),
+		Shards:    values(l.shards),
+		Routes:    values(l.routes),
+		Limits:    l.limits,
+	}
 }

@@ -1,0 +1,104 @@
+package config
+
+import (
+	"github.com/hashicorp/hcl/v2/hclsyntax"
+)
+
+// Backend is one Dovecot server with backend_defaults merged in. Its name is
+// unique in the whole configuration.
+type Backend struct {
+	Name     string
+	Address  string // host:port
+	Username string
+	Password Secret
+	Pool     Pool
+	Breaker  Breaker
+	Timeouts Timeouts
+}
+
+func (b *Backend) block() block {
+	return block{
+		name: "backend", label: "name", many: true,
+		doc: "A Dovecot server of a shard. Its name is unique in the whole configuration. " +
+			"Besides its address it may have everything that `backend_defaults` has, and what it has counts instead of that.",
+		example: `
+shard "s1" {
+  backend "mail1" {
+    address = "10.0.1.1:24245"
+    pool {
+      max_open = 32
+    }
+  }
+}`,
+		attrs: append([]attr{
+			{
+				name: "address", field: hostPort(&b.Address), required: true, example: `"10.0.1.1:24245"`,
+				doc: "Host and port of the backend's doveadm listener (`service doveadm { inet_listener … }`). Port 24245 is the usual one.",
+			},
+		}, b.login()...),
+		blocks: b.settings(),
+		later: append([]later{
+			{"standby", "Remove the attribute. The backends of a shard are used in the order they are written: put this one last."},
+		}, notYet()...),
+	}
+}
+
+func (b *Backend) defaultsBlock() block {
+	return block{
+		name: "backend_defaults",
+		doc:  "What holds for all backends that do not say otherwise themselves. It stands once, before or after the shards.",
+		example: `
+backend_defaults {
+  username      = "doveadm"
+  password_file = "/etc/doveadm-proxy/secrets/backends"
+}`,
+		attrs:  b.login(),
+		blocks: b.settings(),
+		later:  notYet(),
+	}
+}
+
+func (b *Backend) login() []attr {
+	return append([]attr{
+		{
+			name: "username", field: text(&b.Username), def: `"doveadm"`,
+			doc: "The proxy logs in to the backend under this name (Dovecot's `doveadm_username`).",
+		},
+	}, credentials(&b.Password, "a password", `env("BACKEND_PASSWORD")`,
+		"The password of the backend (Dovecot's `doveadm_password`), in clear text. Each backend needs one, here or in `backend_defaults`.",
+		"/etc/doveadm-proxy/secrets/backends")...)
+}
+
+func (b *Backend) settings() []block {
+	return []block{b.Pool.block(), b.Breaker.block(), b.Timeouts.block()}
+}
+
+func notYet() []later {
+	return []later{
+		{"tls", "Remove the block. Connections to backends are not encrypted in this version: use a network that you trust, or a tunnel (WireGuard, stunnel)."},
+		{"health_check", "Remove the block. The breaker of the backend finds out when it fails, and when it works again."},
+	}
+}
+
+func (l *loader) backendDefaults(b *hclsyntax.Block) {
+	d := &l.defaults
+	d.at = l.block(d.value.defaultsBlock(), b, nil)
+	l.password(&d.at)
+	pool := d.value.Pool // a copy: backends settle theirs, after their own limits
+	pool.settle(&d.at)
+	l.checkPool(pool, &d.at)
+}
+
+func (l *loader) backend(s *placed[Shard], b *hclsyntax.Block) {
+	n := &placed[Backend]{value: l.defaults.value}
+	n.at = l.block(n.value.block(), b, &l.defaults.at)
+	n.value.Name = label(b)
+	if !l.password(&n.at) {
+		l.missingIn(n.at.whole, n.at.header, "No password",
+			"The proxy cannot log in to this backend. Write the backend's doveadm_password into a file, and in backend_defaults (or in this block): password_file = \"/path/to/the/file\"")
+	}
+	n.value.Pool.settle(&n.at)
+	l.checkPool(n.value.Pool, &n.at)
+	s.value.Backends = append(s.value.Backends, n.value)
+	l.backends = append(l.backends, inShard{n, s.value.Name})
+}

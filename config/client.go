@@ -1,0 +1,73 @@
+package config
+
+import (
+	"github.com/hashicorp/hcl/v2"
+	"github.com/hashicorp/hcl/v2/hclsyntax"
+)
+
+// Client is one client block: who may log in to the proxy.
+type Client struct {
+	Name     string
+	Password Secret // in Dovecot's form, {SCHEME}data
+}
+
+func (c *Client) block() block {
+	return block{
+		name: "client", label: "name", many: true,
+		doc: "Who may log in to the proxy. The name is the user name of the login (`doveadm_username` of a Dovecot client, which is `doveadm` where nothing else is set). " +
+			"At least one is needed. These passwords are the proxy's own: they have nothing to do with those of the backends.",
+		example: `
+client "doveadm" {
+  password_file = "/etc/doveadm-proxy/secrets/doveadm"
+}
+
+client "panel" {
+  password = "{SHA512-CRYPT}$6$rounds=5000$usesomesillystri$D4IrlXatmP7rx3P3InaxBeoomnAihCKRVQAr/36eYMU8Ehsd5SnNNHWuHXC8BTnRoKS2hBpi/8kgLvMUYASsI1"
+}`,
+		attrs: credentials(&c.Password, "a hash in Dovecot's form, `{SCHEME}data`", `"{ARGON2ID}$argon2id$v=19$m=65536,t=3,p=1$…"`,
+			"The hashed password, as `doveadm-proxy hash` or `doveadm pw -s ARGON2ID` prints it. `{PLAIN}` before a password in clear text works too.",
+			"/etc/doveadm-proxy/secrets/panel"),
+		later: []later{
+			{"allow", "Remove the block: a client may run every command for every user. Give the password only to those who may do that."},
+			{"max_sessions", "Remove the attribute. max_sessions of the listener or of limits bounds all clients together."},
+			{"max_commands", "Remove the attribute. max_open of a pool bounds the commands that run on a backend."},
+			{"rate_limit", "Remove the attribute."},
+			{"tls_subject", "Use password_file. Without TLS there are no certificates to look at."},
+		},
+	}
+}
+
+func (l *loader) client(b *hclsyntax.Block) {
+	c := new(placed[Client])
+	c.at = l.block(c.value.block(), b, nil)
+	c.value.Name = label(b)
+	l.clients = append(l.clients, c)
+
+	if !l.password(&c.at) {
+		l.missingIn(c.at.whole, c.at.header, "No password", "Nobody can log in as this client. "+
+			"Write what \"doveadm-proxy hash\" prints into a file, and: password_file = \"/path/to/the/file\"")
+	}
+	if !c.value.Password.Empty() {
+		if p := checkScheme(c.value.Password.Reveal()); p != nil {
+			l.errorf(c.at.of("password", "password_file"), p.summary, "%s", p.detail)
+		}
+	}
+}
+
+func (l *loader) checkClients() {
+	if len(l.clients) == 0 {
+		l.missing(l.end(), "No client", "Nobody can log in. Add a block: client \"doveadm\" { password_file = \"/path/to/the/file\" }, and write what \"doveadm-proxy hash\" prints into the file.")
+	}
+	seen := map[string]hcl.Range{}
+	for _, c := range l.clients {
+		l.unique("client", c.value.Name, &c.at, seen)
+	}
+}
+
+func (l *loader) clientNames() []string {
+	var names []string
+	for _, c := range l.clients {
+		names = append(names, c.value.Name)
+	}
+	return names
+}

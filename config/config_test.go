@@ -1,0 +1,31 @@
+package config
+
+import (
+	"os"
+	"path/filepath"
+	"testing"
+)
+
+// installed returns a directory with what examples expect in
+// /etc/doveadm-proxy: secrets and a map of users.
+func installed(t *testing.T) string {
+	t.Helper()
+	dir := t.TempDir()
+	for name, content := range map[string]string{
+		"secrets/doveadm":  "{PLAIN}doveadm-secret\n",
+		"secrets/panel":    "{PLAIN}panel-secret\n",
+		"secrets/operator": "{PLAIN}operator-secret\n",
+		"secrets/backends": "backend-secret\n",
+		"secrets/mail3":    "mail3-secret\n",
+		"users.map":        "moved@example.com s2\n",
+	} {
+		path := filepath.Join(dir, name)
+		if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(path, []byte(content), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return dir
+}

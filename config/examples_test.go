@@ -1,0 +1,35 @@
+package config
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// The files of examples/ are right as they are, once their secrets are there.
+func TestExamples(t *testing.T) {
+	files, err := filepath.Glob("../examples/*.hcl")
+	if err != nil || len(files) == 0 {
+		t.Fatalf("no examples: %v", err)
+	}
+	t.Setenv("PANEL_PASSWORD_HASH", "{PLAIN}panel-secret")
+	for _, file := range files {
+		t.Run(filepath.Base(file), func(t *testing.T) {
+			dir := installed(t)
+			src, err := os.ReadFile(file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			path := filepath.Join(dir, filepath.Base(file))
+			if err := os.WriteFile(path, []byte(strings.ReplaceAll(string(src), "/etc/doveadm-proxy", dir)), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			if _, diags := Load(path); len(diags) > 0 {
+				var sb strings.Builder
+				WriteDiagnostics(&sb, diags, false)
+				t.Error(sb.String())
+			}
+		})
+	}
+}

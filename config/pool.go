@@ -1,0 +1,90 @@
+package config
+
+import "time"
+
+// Pool holds the limits of a backend's connection pool.
+type Pool struct {
+	MaxOpen        int
+	MaxIdle        int
+	MinIdle        int
+	IdleTimeout    time.Duration // 0: none
+	MaxLifetime    time.Duration // 0: none
+	MaxCommands    int           // 0: no limit
+	AcquireTimeout time.Duration // 0: none
+	MaxWaiting     int
+}
+
+func (p *Pool) block() block {
+	return block{
+		name: "pool",
+		doc: "The connections to a backend. They are logged in once and used for many commands. Every open connection, an idle one too, occupies " +
+			"one process of the backend's doveadm service until it is closed. Dovecot allows 100 of them (`default_process_limit`, or `process_limit` in `service doveadm`), " +
+			"and the connections of all proxies count.",
+		example: `
+backend_defaults {
+  pool {
+    max_open     = 16
+    max_idle     = 4
+    idle_timeout = "1m"
+  }
+}`,
+		attrs: []attr{
+			{
+				name: "max_open", field: count(&p.MaxOpen, 1), def: `8`,
+				doc: "Connections to a backend at the same time: so many commands run on it at once, further ones wait.",
+			},
+			{
+				name: "max_idle", field: count(&p.MaxIdle, 0), def: `4`,
+				doc: "Connections that are kept when they have nothing to do. At most `max_open`; follows it where it is below 4.",
+			},
+			{
+				name: "min_idle", field: count(&p.MinIdle, 0), def: `0`,
+				doc: "Idle connections that are kept open for commands to come. At most `max_idle`.",
+			},
+			{
+				name: "idle_timeout", field: duration(&p.IdleTimeout, 0), def: `"30s"`,
+				doc: "An idle connection is closed after this time. `0s`: it is kept.",
+			},
+			{
+				name: "max_lifetime", field: duration(&p.MaxLifetime, 0), def: `"5m"`,
+				doc: "A connection is replaced after about this time, because it keeps the configuration that Dovecot had when it began. `0s`: it is kept.",
+			},
+			{
+				name: "max_commands", field: count(&p.MaxCommands, 0), def: `1000`,
+				doc: "A connection is replaced after so many commands. 0: no limit.",
+			},
+			{
+				name: "acquire_timeout", field: duration(&p.AcquireTimeout, 0), def: `"10s"`,
+				doc: "How long a command waits for a connection before it is answered with a temporary failure. `0s`: no limit.",
+			},
+			{
+				name: "max_waiting", field: count(&p.MaxWaiting, 0), def: `1000`,
+				doc: "Commands that wait at the same time. One more is answered with a temporary failure at once.",
+			},
+		},
+	}
+}
+
+// settle fills in what follows from other limits. at is the place of the block
+// around the pool.
+func (p *Pool) settle(at *place) {
+	if !at.inherits("pool.max_idle") {
+		p.MaxIdle = min(p.MaxIdle, p.MaxOpen)
+	}
+}
+
+// checkPool reports limits that contradict each other. What a backend inherits
+// as a whole was reported where it stands.
+func (l *loader) checkPool(p Pool, at *place) {
+	if !at.has("pool.max_open") && !at.has("pool.max_idle") && !at.has("pool.min_idle") {
+		return
+	}
+	if p.MaxIdle > p.MaxOpen {
+		l.errorf(at.of("pool.max_idle", "pool.max_open"), "max_idle is larger than max_open",
+			"%d connections cannot be idle where no more than %d may be open. Lower max_idle or raise max_open.", p.MaxIdle, p.MaxOpen)
+	}
+	if p.MinIdle > p.MaxIdle {
+		l.errorf(at.of("pool.min_idle", "pool.max_idle", "pool.max_open"), "min_idle is larger than max_idle",
+			"%d connections cannot be kept idle where no more than %d may be. Lower min_idle, or raise max_idle (and max_open with it).", p.MinIdle, p.MaxIdle)
+	}
+}

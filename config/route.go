@@ -1,0 +1,159 @@
+package config
+
+import (
+	"fmt"
+	"slices"
+
+	"github.com/hashicorp/hcl/v2/hclsyntax"
+)
+
+// Route is one route block. Kind says which fields have a meaning.
+type Route struct {
+	Kind   string   // match, file or ring
+	Users  []string // match: globs on the user
+	Shard  string   // match
+	Path   string   // file: "user shard" a line
+	Shards []string // ring; all shards of the configuration if none is named
+}
+
+func (r *Route) block() block {
+	return block{
+		name: "route", label: "kind", many: true,
+		doc: "Which shard a user belongs to. Routes are asked in the order they are written (in several files: in the order of the files' names); " +
+			"the first that names a shard decides. A user for whom none does is unknown. The letters A to Z count as a to z in user names. With one shard no route is needed: it gets every user.",
+		example: `
+route "match" {
+  users = ["*@sales.example"]
+  shard = "s2"
+}
+
+route "file" {
+  path = "/etc/doveadm-proxy/users.map"
+}
+
+route "ring" {}`,
+		kinds: []block{
+			{
+				name: "route", kind: "match", label: "kind", many: true,
+				doc: "Users by their names.",
+				attrs: []attr{
+					{
+						name: "users", field: texts(&r.Users), required: true, example: `["*@sales.example", "postmaster@*"]`,
+						doc: "Patterns, one of which the whole user name has to match: `*` stands for any number of characters, `?` for one.",
+					},
+					{
+						name: "shard", field: text(&r.Shard), required: true, example: `"s2"`,
+						doc: "The shard of these users.",
+					},
+				},
+			},
+			{
+				name: "route", kind: "file", label: "kind", many: true,
+				doc: "Users by a file, for exceptions such as users who were moved by hand. Users who are not in it go on to the next route.",
+				attrs: []attr{
+					{
+						name: "path", field: existingFile(&r.Path), required: true, example: `"/etc/doveadm-proxy/users.map"`,
+						doc: "The file. Each line has a user and a shard with a space between them; `@domain` stands for all users of a domain who have no line, `*` for all others, `#` begins a comment.",
+					},
+				},
+			},
+			{
+				name: "route", kind: "ring", label: "kind", many: true,
+				doc: "All users who are left, spread over shards by a consistent hash of the user name: adding a shard to n of them moves about one user in n+1. " +
+					"A ring decides for every user, so it is the last route.",
+				attrs: []attr{
+					{
+						name: "shards", field: texts(&r.Shards), example: `["s1", "s2"]`,
+						doc: "The shards to spread over. Without the attribute: all.",
+					},
+				},
+				later: []later{
+					{"algorithm", "Remove the attribute: there is one algorithm. It does not place users as a Dovecot director does; users whose place matters belong into a file route before the ring."},
+				},
+			},
+		},
+		later: []later{
+			{"sql", `Write the users and their shards into a file (a cron job can), and use: route "file" { path = "/path/to/the/file" }`},
+			{"dovecot-auth", `Write the users and their shards into a file (a cron job can), and use: route "file" { path = "/path/to/the/file" }`},
+		},
+	}
+}
+
+func (l *loader) route(b *hclsyntax.Block) {
+	r := new(placed[Route])
+	spec := r.value.block()
+	if len(b.Labels) != 1 {
+		l.labels(spec, b)
+		l.routesUnsure = true
+		return
+	}
+	var kinds []string
+	for _, kind := range spec.kinds {
+		kinds = append(kinds, kind.kind)
+	}
+	i := slices.Index(kinds, b.Labels[0])
+	if i < 0 {
+		l.unknownRoute(spec, b, kinds)
+		l.routesUnsure = true
+		return
+	}
+	r.at = l.block(spec.kinds[i], b, nil)
+	r.value.Kind = b.Labels[0]
+	l.routes = append(l.routes, r)
+}
+
+func (l *loader) unknownRoute(spec block, b *hclsyntax.Block, kinds []string) {
+	kind := b.Labels[0]
+	if remedy, ok := spec.unsupported(kind); ok {
+		l.errorf(b.LabelRanges[0], fmt.Sprintf("route %q is not supported by this version", kind), "%s", remedy)
+		return
+	}
+	l.errorf(b.LabelRanges[0], fmt.Sprintf("Unknown kind of route %q", kind), "%s",
+		join(nearest(kind, kinds), fmt.Sprintf("The kinds are %s.", list(kinds))))
+}
+
+func (l *loader) checkRoutes() {
+	names := l.shardNames()
+	var ring *placed[Route]
+	reached := map[string]bool{}
+	for _, r := range l.routes {
+		if ring != nil {
+			l.errorf(r.at.header, "Route after a ring", "It is never asked, because the ring at %s decides for every user. Move it before the ring, or remove it.", position(ring.at.header))
+		}
+		switch r.value.Kind {
+		case "match":
+			l.known("shard", r.at.attrs["shard"], r.value.Shard, names)
+			reached[r.value.Shard] = true
+		case "file":
+			// Whom it knows is not known here.
+			l.routesUnsure = true
+		case "ring":
+			ring = r
+			items, _ := r.at.attrs["shards"].is.([]value)
+			for i, name := range r.value.Shards {
+				l.known("shard", items[i], name, names)
+			}
+			if !r.at.has("shards") {
+				r.value.Shards = slices.Clone(names)
+			} else if len(r.value.Shards) == 0 {
+				l.routesUnsure = true // its list was wrong
+			}
+			for _, name := range r.value.Shards {
+				reached[name] = true
+			}
+		}
+	}
+	switch {
+	case l.unsure || l.routesUnsure:
+	case len(l.routes) > 0:
+		for _, s := range l.shards {
+			if !reached[s.value.Name] {
+				l.warnf(s.at.header, "Shard without users", "No route names this shard. Add it to a route, or remove it if it is no longer used.")
+			}
+		}
+	case len(names) == 1:
+		l.routes = append(l.routes, &placed[Route]{value: Route{Kind: "ring", Shards: slices.Clone(names)}})
+	case len(names) > 1:
+		l.errorf(l.shards[1].at.header, "No route", "With more than one shard, routes say which user is on which. Add a block: route \"ring\" {} spreads the users over all shards.")
+	}
+}

@@ -1,0 +1,86 @@
+package config
+
+import (
+	"github.com/hashicorp/hcl/v2"
+	"github.com/hashicorp/hcl/v2/hclsyntax"
+)
+
+// Shard is one shard block: the backends that serve the same mail.
+type Shard struct {
+	Name     string
+	Backends []Backend // in the order of preference
+}
+
+func (s *Shard) block() block {
+	return block{
+		name: "shard", label: "name", many: true,
+		doc: "The backends that serve the same mail. Every user belongs to one shard; routes say to which. Most shards have one backend. " +
+			"Where there are several, the order is that of preference. At least one shard is needed.",
+		example: `
+shard "s1" {
+  backend "mail1" {
+    address = "10.0.1.1:24245"
+  }
+}
+
+shard "s2" {
+  backend "mail2" {
+    address = "10.0.1.2:24245"
+  }
+}`,
+		blocks: []block{new(Backend).block()},
+	}
+}
+
+// inShard is a backend and the name of its shard.
+type inShard struct {
+	*placed[Backend]
+	shard string
+}
+
+func (l *loader) shard(b *hclsyntax.Block) {
+	s := new(placed[Shard])
+	s.value.Name = label(b)
+	spec := s.value.block()
+	spec.blocks[0] = spec.blocks[0].by(func(b *hclsyntax.Block) { l.backend(s, b) })
+	s.at = l.block(spec, b, nil)
+	l.shards = append(l.shards, s)
+	if len(s.value.Backends) == 0 {
+		l.missingIn(s.at.whole, s.at.header, "No backend", "Nobody serves the users of this shard. Add a block to it: backend \"mail1\" { address = \"10.0.1.1:24245\" }")
+	}
+}
+
+func (l *loader) checkShards() {
+	if len(l.shards) == 0 {
+		l.missing(l.end(), "No shard", "There is no backend to send commands to. Add a block: shard \"s1\" { … } with a block backend \"mail1\" { … } in it.")
+	}
+	shards := map[string]hcl.Range{}
+	for _, s := range l.shards {
+		l.unique("shard", s.value.Name, &s.at, shards)
+	}
+	names := map[string]hcl.Range{}
+	addresses := map[string]inShard{}
+	for _, b := range l.backends {
+		l.unique("backend", b.value.Name, &b.at, names)
+		first, ok := addresses[b.value.Address]
+		switch {
+		case b.value.Address == "":
+		case !ok:
+			addresses[b.value.Address] = b
+		case first.shard == b.shard:
+			l.errorf(b.at.of("address"), "Address used twice",
+				"The backend at %s of the same shard has the same address. Remove one of the two, or correct its address.", position(first.at.header))
+		default:
+			l.warnf(b.at.of("address"), "Address used in two shards",
+				"The backend at %s of another shard has the same address. The users of both shards are on one server, over two pools of connections. Correct the address if that is not meant.", position(first.at.header))
+		}
+	}
+}
+
+func (l *loader) shardNames() []string {
+	var names []string
+	for _, s := range l.shards {
+		names = append(names, s.value.Name)
+	}
+	return names
+}
