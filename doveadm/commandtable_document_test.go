@@ -1,0 +1,137 @@
+package doveadm
+
+import (
+	"flag"
+	"fmt"
+	"os"
+	"strings"
+	"testing"
+)
+
+var updateCommands = flag.Bool("update-commands", false, "write docs/commands.md")
+
+func yesOrDash(b bool) string {
+	if b {
+		return "yes"
+	}
+	return "–"
+}
+
+func describeVersions(s Series) string {
+	switch s {
+	case Series23:
+		return "2.3"
+	case Series24:
+		return "2.4"
+	default:
+		return "2.3, 2.4"
+	}
+}
+
+func describeRepeat(c *CommandInfo) string {
+	text := map[Repeat]string{
+		RepeatNever:      "no",
+		RepeatReadOnly:   "yes, only reads",
+		RepeatIdempotent: "yes, same end",
+		RepeatServerWide: "no, whole server",
+	}[c.Repeat]
+	if c.RepeatCode != "" {
+		text += " (may report " + c.RepeatCode + ")"
+	}
+	return text
+}
+
+func describeColumns(c *CommandInfo) string {
+	switch c.columns {
+	case columnsUnknown:
+		if c.Kind == ClientCommand {
+			return "–"
+		}
+		return "depends"
+	case columnsNotSent:
+		return "none arrive"
+	case columnsPerField:
+		return "one per field"
+	case columnsPerStatus:
+		return "mailbox (not with `-t`), one per field"
+	case columnsPerConnection:
+		return "5; depends with `-1`"
+	case 0:
+		return "none"
+	default:
+		return fmt.Sprint(int(c.columns))
+	}
+}
+
+func commandsDocument() string {
+	var b strings.Builder
+	b.WriteString(`# Commands
+
+<!-- Written from the command table by "go generate ./doveadm". Changes belong there. -->
+
+What doveadm-proxy knows about the commands of Dovecot 2.3.19 and 2.4.1.
+
+* **Versions**: the releases whose server has the command. A command of a
+  plugin is an unknown command to a server that has not loaded it.
+* **Per user**: runs for one mail user and is routed by that name. The others
+  concern a server, not a user.
+* **Reads input**: the client sends a mail or a script after the command.
+* **Repeatable**: whether the command may be sent once more if the reply was
+  lost on the way. "Same end" means that it changes something, but a second run
+  leaves the same state; a status in parentheses is what the second run may
+  report although the first succeeded.
+* **Columns**: fields in a row of output. "None arrive": the server prints to
+  its own standard output, the client gets an empty reply.
+
+A command that is not listed here is treated as one that runs for a user, reads
+no input, must not be repeated, and whose columns and options are unknown.
+`)
+	section := func(title, text string, kind CommandKind) {
+		fmt.Fprintf(&b, "\n## %s\n\n%s\n\n", title, text)
+		b.WriteString("| command | versions | per user | reads input | repeatable | columns | remarks |\n|---|---|---|---|---|---|---|\n")
+		for _, c := range allCommands() {
+			if c.Kind != kind {
+				continue
+			}
+			remarks := c.note
+			if c.Plugin != "" {
+				remarks = strings.TrimSpace("Plugin " + c.Plugin + ". " + remarks)
+			}
+			input := yesOrDash(c.Input)
+			if c.Tunnel {
+				input = "stream"
+			}
+			repeat := describeRepeat(c)
+			if c.Kind == ClientCommand {
+				repeat = "–"
+			}
+			row := []string{
+				"`" + c.Name + "`", describeVersions(c.Series), yesOrDash(c.Kind == MailCommand),
+				input, repeat, describeColumns(c), remarks,
+			}
+			b.WriteString(strings.TrimRight("| "+strings.Join(row, " | "), " ") + " |\n")
+		}
+	}
+	section("Mail commands", "The doveadm program sends these, and only these, to a server.", MailCommand)
+	section("Commands of the server",
+		"A server runs these with administrator rights for whoever sends them; the doveadm\nprogram does not send them over TCP.", GlobalCommand)
+	section("Commands of the doveadm program", "A server does not have these and answers them like any unknown command.", ClientCommand)
+	return b.String()
+}
+
+func TestCommandsDocument(t *testing.T) {
+	const path = "../docs/commands.md"
+	want := commandsDocument()
+	if *updateCommands {
+		if err := os.WriteFile(path, []byte(want), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	got, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatalf("%v; write it with: go generate ./doveadm", err)
+	}
+	if string(got) != want {
+		t.Errorf("%s does not say what the table says; write it with: go generate ./doveadm", path)
+	}
+}
