@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"strconv"
 	"time"
 
 	"github.com/hashicorp/go-hclog"
@@ -260,8 +261,8 @@ func (s *session) logCommand(name string, res result, took time.Duration) {
 		"status", res.status.String(),
 		"shard", res.shard,
 		"backend", res.backend,
-		"wait", res.wait,
-		"duration", took,
+		"wait_ms", milliseconds(res.wait),
+		"duration_ms", milliseconds(took),
 		"bytes", res.bytes,
 	}
 	if res.retried {
@@ -271,4 +272,10 @@ func (s *session) logCommand(name string, res result, took time.Duration) {
 		args = append(args, "reason", printable(res.reason))
 	}
 	s.log.Log(level, "command", args...)
+}
+
+// milliseconds is how durations stand in the log: one unit, to be compared and
+// summed up.
+func milliseconds(d time.Duration) string {
+	return strconv.FormatFloat(float64(d)/float64(time.Millisecond), 'f', 3, 64)
 }

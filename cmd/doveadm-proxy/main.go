@@ -73,7 +73,6 @@ func newRoot() *cobra.Command {
 		Short: "One endpoint for the doveadm protocol of a Dovecot cluster",
 		Long: `doveadm-proxy accepts doveadm clients, routes each command by its mail user to
 the right Dovecot backend over pooled connections, and relays the reply.`,
-		Args:              cobra.NoArgs,
 		SilenceErrors:     true,
 		SilenceUsage:      true,
 		DisableAutoGenTag: true,

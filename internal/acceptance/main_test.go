@@ -1,0 +1,44 @@
+// Package acceptance tests doveadm-proxy as its users meet it: the built
+// binary between the real doveadm command, or a raw client, and real Dovecot
+// backends.
+package acceptance
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"sync"
+	"testing"
+)
+
+var buildDir string
+
+func TestMain(m *testing.M) {
+	dir, err := os.MkdirTemp("", "acceptance-")
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+	buildDir = dir
+	code := m.Run()
+	os.RemoveAll(dir)
+	os.Exit(code)
+}
+
+// The binary is built twice: most tests run it with the race detector, those
+// that look at memory without.
+var (
+	racy  = sync.OnceValues(func() (string, error) { return build("racy", "-race") })
+	plain = sync.OnceValues(func() (string, error) { return build("plain") })
+)
+
+func build(name string, flags ...string) (string, error) {
+	path := filepath.Join(buildDir, name)
+	args := append([]string{"build", "-buildvcs=false", "-o", path}, flags...)
+	out, err := exec.Command("go", append(args, "../../cmd/doveadm-proxy")...).CombinedOutput()
+	if err != nil {
+		return "", fmt.Errorf("go build: %w\n%s", err, out)
+	}
+	return path, nil
+}

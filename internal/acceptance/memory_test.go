@@ -1,0 +1,95 @@
+package acceptance
+
+import (
+	"fmt"
+	"io"
+	"os"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/doveadm-proxy/doveadm-proxy/doveadm"
+	"github.com/doveadm-proxy/doveadm-proxy/internal/dovecot"
+)
+
+// peakMemory returns the highest resident memory of the proxy so far, in MiB.
+func peakMemory(t *testing.T, p *proxyProcess) int {
+	t.Helper()
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", p.cmd.Process.Pid))
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, rest, _ := strings.Cut(string(text), "VmHWM:")
+	kib, err := strconv.Atoi(strings.Fields(rest)[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	return kib >> 10
+}
+
+// TestBigFetch fetches 100 MB, by the real command and by a slow reader, with
+// the proxy's memory bounded and the backend free long before the slow reader
+// has read everything.
+func TestBigFetch(t *testing.T) {
+	const megabytes, limit = 100, 64
+	c := startCluster(t, 1, 1, dovecot.Options{})
+	s := c.servers[0]
+	seedBig(t, s, "u1-1", megabytes)
+	p := startProxy(t, plain, func(addr string) string {
+		return c.config(addr, "pool {\n max_open = 1\n acquire_timeout = \"30s\"\n}", "")
+	})
+
+	direct := cli(t, s.Addr, s.Password, "fetch", "-u", "u1-1", "text", "all")
+	proxied := cli(t, p.Addr, clientPassword, "fetch", "-u", "u1-1", "text", "all")
+	if len(direct.Stdout) < megabytes<<20 || direct.Stdout != proxied.Stdout {
+		t.Errorf("%d bytes directly, %d through the proxy, equal: %v", len(direct.Stdout), len(proxied.Stdout), direct.Stdout == proxied.Stdout)
+	}
+	t.Logf("fetched by the command: %d MiB resident at most", peakMemory(t, p))
+
+	client, err := dial(t.Context(), p.Addr, doveadm.MaxMinor)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer client.Close()
+	client.NetConn().SetDeadline(time.Now().Add(2 * time.Minute))
+	reply, err := client.Do(t.Context(), &doveadm.Command{User: "u1-1", Name: "fetch", Args: []string{"text", "all"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !reply.Next() {
+		t.Fatal(reply.Err())
+	}
+	if _, err := io.CopyN(io.Discard, reply, 1<<20); err != nil {
+		t.Fatal(err)
+	}
+	// The reader stands still. The backend is done with the command all the
+	// same: its only connection serves another client.
+	if _, err := loginOnce(t.Context(), p.Addr, "u1-1", "mailbox list"); err != nil {
+		t.Fatal(err)
+	}
+	// Then it reads a little at a time.
+	var total int64
+	for more := true; more; more = reply.Next() {
+		var n int64
+		for err = nil; err == nil; total += n {
+			n, err = io.CopyN(io.Discard, reply, 256<<10)
+			time.Sleep(time.Millisecond)
+		}
+		if err != io.EOF {
+			break
+		}
+		err = nil
+	}
+	if err != nil || reply.Err() != nil {
+		t.Fatal(err, reply.Err())
+	}
+	if total < (megabytes-1)<<20 {
+		t.Errorf("read %d bytes", total)
+	}
+	peak := peakMemory(t, p)
+	t.Logf("with a slow reader: %d MiB resident at most", peak)
+	if peak >= limit {
+		t.Errorf("%d MiB resident, the bound is %d", peak, limit)
+	}
+}
