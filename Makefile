@@ -23,7 +23,7 @@ help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: deps build ## three real Dovecots behind the proxy, shown command by command; KEEP=1 leaves them running
-	go build -o bin/demo ./internal/demo
+	go build -buildvcs=false -o bin/demo ./internal/demo
 	bin/demo -proxy $(BINARY) $(if $(KEEP),-keep)
 
 test: deps lint ## everything: checks, fuzz targets for a few seconds each, all tests with the race detector
