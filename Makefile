@@ -58,6 +58,7 @@ install: build ## install below PREFIX (/usr/local), into the tree DESTDIR
 	install -m 0755 $(BINARY) '$(DESTDIR)$(BINDIR)/doveadm-proxy'
 	for unit in systemd/*.service systemd/*.socket; do \
 		sed 's|/usr/\(local/\)*s*bin/doveadm-proxy|$(BINDIR)/doveadm-proxy|g' "$$unit" > '$(DESTDIR)$(UNITDIR)'/"$${unit##*/}" || exit 1; done
+	install -D -m 0644 systemd/doveadm-proxy.sysusers '$(DESTDIR)$(PREFIX)/lib/sysusers.d/doveadm-proxy.conf'
 	rm -rf bin/man && mkdir bin/man && $(BINARY) man bin/man
 	for page in bin/man/*; do \
 		install -D -m 0644 "$$page" '$(DESTDIR)$(DATADIR)/man/man'"$${page##*.}/$${page##*/}" || exit 1; done

@@ -2,7 +2,6 @@ package acceptance
 
 import (
 	"bytes"
-	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -16,6 +15,7 @@ import (
 	"time"
 
 	"github.com/doveadm-proxy/doveadm-proxy/internal/dovecot"
+	"github.com/doveadm-proxy/doveadm-proxy/internal/dovecot/dovecottest"
 )
 
 // clientPassword is the password of the proxy's client "doveadm".
@@ -39,18 +39,7 @@ func startCluster(t *testing.T, n, perBackend int, o dovecot.Options) *cluster {
 		for j := range perBackend {
 			opts.Users = append(opts.Users, fmt.Sprintf("u%d-%d", i+1, j+1))
 		}
-		s, err := dovecot.Start(t.Context(), opts)
-		if err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(func() {
-			if err := s.Close(); err != nil {
-				t.Error(err)
-			}
-		})
-		if t.Failed() {
-			t.Log(s.Log())
-		}
+		s := dovecottest.Start(t, opts)
 		c.servers = append(c.servers, s)
 	}
 	return c
@@ -201,13 +190,7 @@ func (p *proxyProcess) end() {
 // cli runs the real command against addr.
 func cli(t *testing.T, addr, password, name string, args ...string) dovecot.Result {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 60*time.Second)
-	defer cancel()
-	res, err := dovecot.Client{Addr: addr, Password: password}.Run(ctx, name, args...)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return res
+	return dovecottest.Run(t, dovecot.Client{Addr: addr, Password: password}, name, args...)
 }
 
 var (
