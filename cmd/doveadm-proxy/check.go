@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 
 	"github.com/hashicorp/hcl/v2"
 	"github.com/spf13/cobra"
@@ -40,31 +41,24 @@ func check(stdout, stderr io.Writer, path string, asJSON, print bool) error {
 			problems = append(problems, config.Problem{Severity: "error", Summary: "Cannot be used", Detail: err.Error()})
 		}
 	}
-	failed := 0
-	for _, p := range problems {
-		if p.Severity == "error" {
-			failed++
-		}
-	}
+	valid := !slices.ContainsFunc(problems, func(p config.Problem) bool { return p.Severity == "error" })
+	var err error
 	switch {
 	case asJSON:
-		if err := writeJSON(stdout, map[string]any{"valid": failed == 0, "problems": problems}); err != nil {
-			return err
-		}
+		err = writeJSON(stdout, map[string]any{"valid": valid, "problems": problems})
+	case valid && print:
+		writeProblems(stderr, diags, problems)
+		err = config.Print(stdout, cfg)
 	default:
 		writeProblems(stderr, diags, problems)
-		if failed == 0 && print {
-			if err := config.Print(stdout, cfg); err != nil {
-				return err
-			}
-		} else if failed == 0 {
+		if valid {
 			fmt.Fprintf(stdout, "%s: valid: %s\n", path, summary(cfg))
 		}
 	}
-	if failed > 0 {
-		return &exitError{code: exitNo}
+	if err == nil && !valid {
+		err = &exitError{code: exitNo}
 	}
-	return nil
+	return err
 }
 
 // writeProblems prints the diagnostics with their lines, then the problems
@@ -74,8 +68,12 @@ func writeProblems(w io.Writer, diags hcl.Diagnostics, problems []config.Problem
 	for _, p := range problems[len(diags):] {
 		fmt.Fprintf(w, "Error: %s\n\n%s\n\n", p.Summary, p.Detail)
 	}
-	if n := len(problems); n > 0 {
-		fmt.Fprintf(w, "%d problem(s)\n", n)
+	count := map[string]int{}
+	for _, p := range problems {
+		count[p.Severity]++
+	}
+	if len(problems) > 0 {
+		fmt.Fprintf(w, "%d error(s), %d warning(s)\n", count["error"], count["warning"])
 	}
 }
 
