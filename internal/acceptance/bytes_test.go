@@ -68,8 +68,12 @@ func TestSameBytes(t *testing.T) {
 		// Without a user: doveadm takes the one of its environment, and some
 		// mistakes it finds itself.
 		for _, cmd := range []command{
-			{"quota get", nil}, {"mailbox list", nil}, {"mailbox status", []string{"messages", "INBOX"}},
-			{"fetch", nil}, {"search", []string{"-u", s.Users[0], "nosuchkey"}}, {"mailbox create", []string{"-u", s.Users[0], "INBOX"}},
+			{"quota get", nil},
+			{"mailbox list", nil},
+			{"mailbox status", []string{"messages", "INBOX"}},
+			{"fetch", nil},
+			{"search", []string{"-u", s.Users[0], "nosuchkey"}},
+			{"mailbox create", []string{"-u", s.Users[0], "INBOX"}},
 		} {
 			g.Go(func() error { return same(s, cmd) })
 		}
