@@ -22,10 +22,9 @@ type transcript struct {
 	name   string
 	client []byte   // all bytes of the client
 	server [][]byte // the server's lines and, after the login, packets
-	note   string
 }
 
-func loadTranscripts(t *testing.T) []transcript {
+func loadTranscripts(t testing.TB) []transcript {
 	t.Helper()
 	files, err := filepath.Glob("testdata/transcripts/*_*.txt")
 	if err != nil || len(files) < 190 {
