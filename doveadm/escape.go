@@ -30,21 +30,35 @@ func AppendEscaped[T ~string | ~[]byte](dst []byte, s T) []byte {
 // slice. As in Dovecot, a pair with an unknown second byte stands for that
 // byte and a lone escape byte at the end is dropped.
 func Unescape(p []byte) []byte {
-	i := bytes.IndexByte(p, escapeByte)
-	if i < 0 {
-		return p
-	}
-	out := p[:i]
-	for ; i < len(p); i++ {
-		if p[i] != escapeByte {
-			out = append(out, p[i])
-			continue
+	p, _ = unescapePiece(p, false)
+	return p
+}
+
+// unescapePiece unescapes a piece of a field in place. open says that the piece
+// before it ended inside an escape pair; the second result says the same of p.
+func unescapePiece(p []byte, open bool) ([]byte, bool) {
+	r, w := 0, 0
+	if open {
+		if len(p) == 0 {
+			return p, true
 		}
-		if i++; i < len(p) {
-			out = append(out, unescaped(p[i]))
-		}
+		p[0] = unescaped(p[0])
+		r, w = 1, 1
 	}
-	return out
+	for {
+		i := bytes.IndexByte(p[r:], escapeByte)
+		if i < 0 {
+			w += copy(p[w:], p[r:])
+			return p[:w], false
+		}
+		w += copy(p[w:], p[r:r+i])
+		r += i + 1
+		if r == len(p) {
+			return p[:w], true
+		}
+		p[w] = unescaped(p[r])
+		r, w = r+1, w+1
+	}
 }
 
 // unescaped returns the byte that an escape pair ending in c stands for.
