@@ -63,11 +63,13 @@ func (b *readBuffer) fill(size int) error {
 	return io.ErrNoProgress
 }
 
-// shrink gives memory back that a long line or packet needed.
+// shrink gives memory back that a long line or packet needed. It leaves what
+// was returned before untouched.
 func (b *readBuffer) shrink() {
-	if len(b.buf) > readSize && b.r == b.w {
-		b.buf = make([]byte, readSize)
-		b.r, b.w = 0, 0
+	if len(b.buf) > readSize && b.w-b.r <= readSize {
+		small := make([]byte, readSize)
+		b.r, b.w = 0, copy(small, b.buffered())
+		b.buf = small
 	}
 }
 
