@@ -58,18 +58,24 @@ func internCode(code []byte) string {
 	return string(code)
 }
 
-// AppendStatus appends the status line, LF included.
+// AppendStatus appends the status line, LF included. An LF in the code or text
+// becomes a space.
 func AppendStatus(dst []byte, s Status) []byte {
+	start := len(dst)
 	if s.OK {
 		dst = append(dst, '+')
-		dst = append(dst, s.Text...)
-		return append(dst, '\n')
+	} else {
+		dst = append(dst, '-')
+		dst = append(dst, s.Code...)
+		if s.Text != "" {
+			dst = append(dst, ' ')
+		}
 	}
-	dst = append(dst, '-')
-	dst = append(dst, s.Code...)
-	if s.Text != "" {
-		dst = append(dst, ' ')
-		dst = append(dst, s.Text...)
+	dst = append(dst, s.Text...)
+	for i := start; i < len(dst); i++ {
+		if dst[i] == '\n' {
+			dst[i] = ' '
+		}
 	}
 	return append(dst, '\n')
 }
