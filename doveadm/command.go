@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 )
 
@@ -36,7 +37,9 @@ const MaxLine = 1 << 20
 
 // ErrNoCommand is the error of a request line with fewer than three fields.
 // Dovecot answers it with a log line of this text and closes.
-var ErrNoCommand = errors.New("No command given") //nolint:revive,staticcheck // Dovecot's words
+//
+//lint:ignore ST1005 these are Dovecot's words
+var ErrNoCommand = errors.New("No command given")
 
 // ErrNUL is the error of a request line with a NUL byte, raw or escaped.
 // Dovecot would silently cut the text there.
@@ -94,7 +97,7 @@ func AppendCommand(dst []byte, c *Command, m Minor) []byte {
 // Parse sets c to the request of line, which has no line end. The text is
 // copied, so line may be overwritten afterwards; the Args and Extra slices of
 // c are used again. The error is ErrNoCommand, ErrNUL or an UnknownFlagError,
-// each of which ends a connection.
+// each of which ends a connection; then c is of no use.
 func (c *Command) Parse(line []byte) error {
 	*c = Command{Args: c.Args[:0], Extra: c.Extra[:0]}
 	if bytes.IndexByte(line, 0) >= 0 {
@@ -104,7 +107,7 @@ func (c *Command) Parse(line []byte) error {
 		return ErrNoCommand
 	}
 	flags, rest, _ := strings.Cut(string(line), "\t")
-	extra := false
+	extras := 0
 	for i := 0; i < len(flags); i++ {
 		switch flags[i] {
 		case 'D':
@@ -112,12 +115,12 @@ func (c *Command) Parse(line []byte) error {
 		case 'v':
 			c.Verbose = true
 		case 'x':
-			extra = true
+			extras++
 		default:
 			return UnknownFlagError(flags[i])
 		}
 	}
-	if extra {
+	for range extras { // Dovecot takes a field for each x
 		var field string
 		field, rest, _ = strings.Cut(rest, "\t")
 		list, ok := unescapeString(field)
@@ -149,6 +152,12 @@ func (c *Command) Parse(line []byte) error {
 		c.Args = append(c.Args, a)
 	}
 	return nil
+}
+
+// hasNUL reports whether a server would cut one of the fields short.
+func (c *Command) hasNUL() bool {
+	has := func(s string) bool { return strings.IndexByte(s, 0) >= 0 }
+	return has(c.User) || has(c.Name) || slices.ContainsFunc(c.Args, has) || slices.ContainsFunc(c.Extra, has)
 }
 
 // unescapeString reports false if the text holds a NUL byte.
