@@ -3,7 +3,9 @@ package doveadm
 import (
 	"bytes"
 	"encoding/binary"
+	"errors"
 	"io"
+	"os"
 )
 
 // The channels of the multiplexed server output.
@@ -22,8 +24,8 @@ const frameHeader = 5
 // packets are a row or about 8 KiB.
 const maxWholePacket = 256 << 10
 
-// AppendPacket appends data as one packet of PACKET format, which all servers
-// of minor version 1 and higher write.
+// AppendPacket appends data, which is shorter than 4 GiB, as one packet of
+// PACKET format, which all servers of minor versions 1 to 3 write.
 func AppendPacket(dst []byte, channel byte, data []byte) []byte {
 	dst = append(dst, channel)
 	dst = binary.BigEndian.AppendUint32(dst, uint32(len(data)))
@@ -42,27 +44,38 @@ type chunkReader struct {
 	framed  bool
 	channel byte   // of the packet being read
 	pending uint32 // bytes of it that are still to come
+	err     error  // behind the last piece of a broken packet
 }
 
-// ready reports whether next would return without reading.
+// ready reports whether next would return a chunk without reading.
 func (c *chunkReader) ready(b *readBuffer) bool {
-	p := b.buffered()
-	if !c.framed || c.pending > 0 {
+	p, pending := b.buffered(), c.pending
+	if !c.framed {
 		return len(p) > 0
 	}
-	return len(p) >= frameHeader && uint64(len(p)) >= frameHeader+uint64(binary.BigEndian.Uint32(p[1:]))
+	for pending == 0 {
+		if len(p) < frameHeader {
+			return false
+		}
+		pending = binary.BigEndian.Uint32(p[1:])
+		p = p[frameHeader:]
+	}
+	return len(p) >= int(min(pending, maxWholePacket))
 }
 
 // clean reports whether the reader stands between two packets with nothing
 // buffered.
 func (c *chunkReader) clean(b *readBuffer) bool {
-	return c.pending == 0 && b.r == b.w
+	return c.pending == 0 && b.r == b.w && c.err == nil
 }
 
-// next returns the next chunk. At the end of the stream it first returns what
-// there is of a broken packet. The error is io.EOF between two packets and
-// io.ErrUnexpectedEOF inside one.
+// next returns the next chunk. When the connection ends inside a packet, it
+// first returns what there is of it. The error is io.EOF between two packets
+// and io.ErrUnexpectedEOF inside one. After a timeout next can be called again.
 func (c *chunkReader) next(b *readBuffer) (Chunk, error) {
+	if c.err != nil {
+		return Chunk{}, c.err
+	}
 	if !c.framed {
 		if b.r == b.w {
 			if err := b.fill(0); err != nil {
@@ -92,11 +105,15 @@ func (c *chunkReader) next(b *readBuffer) (Chunk, error) {
 		if err == nil {
 			continue
 		}
+		if errors.Is(err, os.ErrDeadlineExceeded) {
+			return Chunk{}, err
+		}
 		if err == io.EOF {
 			err = io.ErrUnexpectedEOF
-			if data := b.buffered(); len(data) > 0 {
-				return c.take(b, data), nil
-			}
+		}
+		c.err = err
+		if data := b.buffered(); len(data) > 0 {
+			return c.take(b, data), nil
 		}
 		return Chunk{}, err
 	}
