@@ -2,7 +2,8 @@ package doveadm
 
 import "bytes"
 
-// maxStatusLine is the longest status line that Dovecot's clients accept.
+// maxStatusLine is the longest status line, without its LF, and the longest
+// line of a server's handshake that is accepted; Dovecot's clients take 32 KiB.
 const maxStatusLine = 32 << 10
 
 // ReplyScanner finds the parts of one reply in the bytes of channel 0:
@@ -23,7 +24,8 @@ type ReplyScanner struct {
 // Scan reads the next bytes of channel 0. It returns how many of them are
 // output and how many belong to the reply; the bytes between are (a part of)
 // the LF, the status and its LF. consumed is less than len(p) only if the
-// reply is complete and something follows it.
+// reply is complete and something follows it. After an error, which is a
+// *ProtocolError, the scanner is of no more use.
 func (s *ReplyScanner) Scan(p []byte) (output, consumed int, err error) {
 	if !s.inStatus {
 		output = bytes.IndexByte(p, '\n')
