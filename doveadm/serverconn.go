@@ -18,7 +18,8 @@ const maxHandshakeLine = 8 << 10
 
 // ServerConn is the server's side of one connection: Handshake, then
 // ReadCommand and one reply for each command. It must not be used by two
-// goroutines at once.
+// goroutines at once, except Close. Deadlines are set on NetConn; without them
+// it waits for a silent client for ever.
 type ServerConn struct {
 	nc      net.Conn
 	in      readBuffer
@@ -125,24 +126,20 @@ func parsePlain(line []byte) (username, password string, err error) {
 		}
 		return "", "", &ProtocolError{What: "login by another mechanism than PLAIN"}
 	}
-	msg := make([]byte, base64.StdEncoding.DecodedLen(len(data)))
-	n, err := base64.StdEncoding.Decode(msg, data)
-	if err != nil {
-		n, err = base64.RawStdEncoding.Decode(msg, data)
-	}
+	// The padding may be missing.
+	msg, err := base64.RawStdEncoding.AppendDecode(nil, bytes.TrimRight(data, "="))
+	defer clear(msg)
 	if err != nil {
 		return "", "", &ProtocolError{What: "login is not valid base64"}
 	}
-	parts := bytes.SplitN(msg[:n], []byte{0}, 3)
+	parts := bytes.SplitN(msg, []byte{0}, 3)
 	if len(parts) != 3 {
 		return "", "", &ProtocolError{What: "login is not of the form PLAIN asks for"}
 	}
 	if len(parts[0]) > 0 {
 		return "", "", &ProtocolError{What: "login with an authorization id"}
 	}
-	username, password = string(parts[1]), string(parts[2])
-	clear(msg)
-	return username, password, nil
+	return string(parts[1]), string(parts[2]), nil
 }
 
 // RefuseLogin writes the "-" that tells a client that its login failed.
@@ -156,8 +153,9 @@ func (s *ServerConn) RefuseLogin() error {
 	return err
 }
 
-// ReadCommand reads the next request into cmd. OPTION requests are obeyed and
-// not returned, as they have no reply. The error is io.EOF if the client
+// ReadCommand reads the next request into cmd, whose slices are used again as
+// Command.Parse says. OPTION requests are obeyed and not returned, as they have
+// no reply. The error is io.EOF if the client
 // closed between two commands, ErrLineTooLong, ErrNoCommand, ErrNUL, an
 // UnknownFlagError or that of the connection; after each the connection can
 // only be closed.
@@ -191,14 +189,14 @@ func (s *ServerConn) Logs() bool { return s.logs }
 // Pipelined reports whether bytes of a further command have arrived.
 func (s *ServerConn) Pipelined() bool { return s.in.r < s.in.w }
 
-// Shrink gives memory back that a long line needed, where that is possible.
-// Call it before the connection rests.
+// Shrink gives memory back that a long line needed; about 4 KiB remain. Call it
+// before the connection rests.
 func (s *ServerConn) Shrink() { s.in.shrink() }
 
 // AppendReply appends data of channel 0 as this client reads it: as one
-// packet, or as it is at minor version 0.
+// packet, or as it is at minor version 0. Of no data it makes no packet.
 func (s *ServerConn) AppendReply(dst, data []byte) []byte {
-	if s.minor < MinorMultiplex {
+	if s.minor < MinorMultiplex || len(data) == 0 {
 		return append(dst, data...)
 	}
 	return AppendPacket(dst, ChannelReply, data)
@@ -206,13 +204,14 @@ func (s *ServerConn) AppendReply(dst, data []byte) []byte {
 
 // AppendLogs appends data of the log channel. Without one, it appends nothing.
 func (s *ServerConn) AppendLogs(dst, data []byte) []byte {
-	if !s.logs {
+	if !s.logs || len(data) == 0 {
 		return dst
 	}
 	return AppendPacket(dst, ChannelLog, data)
 }
 
-// AppendLog appends one log line. Control characters in text become spaces.
+// AppendLog appends one log line. Control characters in text become spaces and
+// what is longer than a client's 32 KiB is cut off.
 // It belongs in front of the status of its command: clients drop what arrives
 // later.
 func (s *ServerConn) AppendLog(dst []byte, level LogLevel, text string) []byte {
