@@ -37,6 +37,11 @@ func Dial(ctx context.Context, b config.Backend) (*doveadm.ClientConn, error) {
 	if err != nil {
 		return nil, err // names the address and what failed
 	}
+	return login(ctx, nc, b)
+}
+
+// login speaks the handshake on nc, which it closes if it fails.
+func login(ctx context.Context, nc net.Conn, b config.Backend) (*doveadm.ClientConn, error) {
 	if b.Timeouts.Handshake > 0 {
 		nc.SetDeadline(time.Now().Add(b.Timeouts.Handshake))
 	}
@@ -135,7 +140,7 @@ func (p *Pool) dialFailed(start time.Time, err error) {
 	p.stat.DialErrors++
 	if noGreeting {
 		p.stat.NoGreeting++
-		p.full, p.freed = true, 0
+		p.full = true
 		p.pauseUntil = time.Now().Add(fullPause)
 		p.sweepBy(p.pauseUntil)
 	}

@@ -135,9 +135,7 @@ func (p *Pool) Acquire(ctx context.Context, use Use) (*Conn, error) {
 		return nil, err
 	}
 	c := &Conn{pool: p, done: done}
-	if c.link = p.takeRested(use); c.link != nil {
-		c.reused = true
-	} else if err := p.wait(ctx, c, use); err != nil {
+	if err := p.provide(ctx, c, use); err != nil {
 		c.tell(errNoVerdict)
 		p.breaker.report()
 		return nil, err
@@ -146,21 +144,37 @@ func (p *Pool) Acquire(ctx context.Context, use Use) (*Conn, error) {
 	return c, nil
 }
 
-// takeRested returns an idle connection after a look at it, or nil.
-func (p *Pool) takeRested(use Use) *link {
+// provide gives c a connection: an idle one, or one that c has waited for. If
+// it was used before it is looked at, and the search goes on if it is dead.
+func (p *Pool) provide(ctx context.Context, c *Conn, use Use) error {
+	var w *waiter
 	for {
 		p.mu.Lock()
-		l := p.takeIdle(use)
+		c.link = p.takeIdle(use)
 		p.unlock()
-		if l == nil {
+		c.rested = c.link != nil
+		if !c.rested {
+			if w == nil {
+				w = newWaiter(c, use)
+				if t := p.limits.AcquireTimeout; t > 0 {
+					var cancel context.CancelFunc
+					ctx, cancel = context.WithTimeoutCause(ctx, t, ErrTimeout)
+					defer cancel()
+				}
+			}
+			if err := p.wait(ctx, w); err != nil {
+				return err
+			}
+		}
+		if !c.Reused() {
 			return nil
 		}
-		why := l.unusable(time.Now())
+		why := c.link.unusable(time.Now())
 		if why == "" {
-			return l
+			return nil
 		}
 		p.mu.Lock()
-		p.forget(l, why)
+		p.forget(c.link, why)
 		p.unlock()
 	}
 }

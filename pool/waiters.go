@@ -11,35 +11,28 @@ import (
 type waiter struct {
 	conn  *Conn // gets the connection
 	use   Use
+	first bool // back in the queue: it was served, but with a dead connection
 	since time.Time
-	elem  *list.Element // nil once it has left the queue
+	elem  *list.Element // nil while not in the queue
 	ready chan error    // buffered, so that an answer never blocks
 }
 
-// wait gets a connection for c in its turn.
-func (p *Pool) wait(ctx context.Context, c *Conn, use Use) error {
-	w := &waiter{conn: c, use: use, since: time.Now(), ready: make(chan error, 1)}
+func newWaiter(c *Conn, use Use) *waiter {
+	return &waiter{conn: c, use: use, ready: make(chan error, 1)}
+}
+
+// wait gets a connection for w in its turn.
+func (p *Pool) wait(ctx context.Context, w *waiter) error {
 	p.mu.Lock()
 	queued := p.enqueue(w)
 	p.unlock()
 	if !queued {
 		return ErrQueueFull
 	}
-
-	var timeout <-chan time.Time
-	if p.limits.AcquireTimeout > 0 {
-		t := time.NewTimer(p.limits.AcquireTimeout)
-		defer t.Stop()
-		timeout = t.C
-	}
-	var err error
 	select {
 	case err := <-w.ready:
 		return err
 	case <-ctx.Done():
-		err = context.Cause(ctx)
-	case <-timeout:
-		err = ErrTimeout
 	}
 
 	p.mu.Lock()
@@ -48,6 +41,7 @@ func (p *Pool) wait(ctx context.Context, c *Conn, use Use) error {
 		return <-w.ready // answered while it gave up
 	}
 	p.leave(w)
+	err := context.Cause(ctx)
 	if err == ErrTimeout {
 		p.stat.TimedOut++
 		if p.full {
@@ -61,6 +55,12 @@ func (p *Pool) wait(ctx context.Context, c *Conn, use Use) error {
 // the end of a connection in whose place one comes does not count. The caller
 // holds mu.
 func (p *Pool) enqueue(w *waiter) bool {
+	w.since = time.Now()
+	if w.first {
+		w.elem = p.waiters.PushFront(w)
+		return true
+	}
+	w.first = true
 	w.elem = p.waiters.PushBack(w)
 	p.serve()
 	if w.elem != nil && p.waiters.Len()-p.dialing-p.closing > p.limits.MaxWaiting {
