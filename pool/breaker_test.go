@@ -8,8 +8,6 @@ import (
 	"testing/synctest"
 	"time"
 
-	"github.com/google/go-cmp/cmp"
-
 	"github.com/doveadm-proxy/doveadm-proxy/config"
 )
 
@@ -26,9 +24,7 @@ func threeFailures(b *config.Backend) { b.Breaker.Failures = 3 }
 func (w *world) told(t *testing.T, want ...string) {
 	t.Helper()
 	synctest.Wait()
-	if diff := cmp.Diff(want, w.log.story()); diff != "" {
-		t.Errorf("log (-want +got):\n%s", diff)
-	}
+	w.log.told(t, want...)
 }
 
 func TestBackendDownAndUp(t *testing.T) {
@@ -43,7 +39,7 @@ func TestBackendDownAndUp(t *testing.T) {
 		w.refused(t, ErrBreakerOpen)
 		time.Sleep(10 * time.Second)
 		w.refused(t, ErrBreakerOpen) // gobreaker wants more than the time
-		time.Sleep(1)
+		time.Sleep(time.Nanosecond)
 		w.refused(t, syscall.ECONNREFUSED) // a probe
 		w.refused(t, ErrBreakerOpen)
 		w.set(&w.down, false)
@@ -184,7 +180,7 @@ func TestProbeTakesLong(t *testing.T) {
 				long := w.acquire(t, Shared)
 				time.Sleep(10*time.Second - 1)
 				w.refused(t, ErrBreakerOpen)
-				time.Sleep(1)
+				time.Sleep(time.Nanosecond)
 				second := w.acquire(t, Shared)
 				w.refused(t, ErrBreakerOpen)
 				time.Sleep(5 * time.Second)

@@ -26,7 +26,6 @@ const (
 type Conn struct {
 	pool     *Pool
 	link     *link
-	rested   bool // it was idle
 	released bool
 
 	// done tells the breaker; nil once it has been called.
@@ -40,7 +39,7 @@ func (c *Conn) Client() *doveadm.ClientConn { return c.link.client }
 // Reused reports whether the connection served a command or was idle before.
 // The loss of such a connection may be its end that the backend had decided
 // earlier, for instance at a reload.
-func (c *Conn) Reused() bool { return c.rested || c.link.commands > 0 }
+func (c *Conn) Reused() bool { return c.link.rested || c.link.commands > 0 }
 
 // Answering tells that the backend sends a reply, so that one long command
 // does not keep a half-open breaker from closing, and that a backend which

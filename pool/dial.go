@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"net"
 	"os"
 	"syscall"
@@ -72,10 +71,8 @@ func explain(err error) error {
 		return err
 	case errors.Is(err, os.ErrDeadlineExceeded):
 		return ErrNoProcess
-	case errors.Is(err, io.ErrUnexpectedEOF):
-		return fmt.Errorf("%w (is this the port of its service doveadm, and one without ssl?)", err)
 	}
-	return err
+	return fmt.Errorf("%w (is this the port of its service doveadm, and one without ssl?)", err)
 }
 
 // fullPause is how long a pool does not add connections after its backend

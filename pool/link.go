@@ -16,6 +16,7 @@ type link struct {
 	epoch    uint64          // of its dial's start
 	expires  time.Time       // by max_lifetime; zero: never
 	until    time.Time       // idle: end of its rest; zero: none
+	rested   bool            // has been idle
 	commands int
 }
 

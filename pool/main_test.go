@@ -14,6 +14,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
 	"github.com/hashicorp/go-hclog"
 	"go.uber.org/goleak"
 
@@ -258,6 +259,13 @@ func (l *logLines) story() []string {
 		lines = append(lines, strings.Join(strings.Fields(text), " "))
 	}
 	return lines
+}
+
+func (l *logLines) told(t *testing.T, want ...string) {
+	t.Helper()
+	if diff := cmp.Diff(want, l.story()); diff != "" {
+		t.Errorf("log (-want +got):\n%s", diff)
+	}
 }
 
 // has reports whether a line contains all words.

@@ -144,38 +144,23 @@ func (p *Pool) Acquire(ctx context.Context, use Use) (*Conn, error) {
 	return c, nil
 }
 
-// provide gives c a connection: an idle one, or one that c has waited for. If
-// it was used before it is looked at, and the search goes on if it is dead.
+// provide gives c an idle connection or else one that it waits for. Those
+// that were used before are looked at.
 func (p *Pool) provide(ctx context.Context, c *Conn, use Use) error {
-	var w *waiter
+	why := CloseReason("")
 	for {
 		p.mu.Lock()
+		if why != "" {
+			p.forget(c.link, why)
+		}
 		c.link = p.takeIdle(use)
 		p.unlock()
-		c.rested = c.link != nil
-		if !c.rested {
-			if w == nil {
-				w = newWaiter(c, use)
-				if t := p.limits.AcquireTimeout; t > 0 {
-					var cancel context.CancelFunc
-					ctx, cancel = context.WithTimeoutCause(ctx, t, ErrTimeout)
-					defer cancel()
-				}
-			}
-			if err := p.wait(ctx, w); err != nil {
-				return err
-			}
+		if c.link == nil {
+			return p.wait(ctx, c, use)
 		}
-		if !c.Reused() {
+		if why = c.link.unusable(time.Now()); why == "" {
 			return nil
 		}
-		why := c.link.unusable(time.Now())
-		if why == "" {
-			return nil
-		}
-		p.mu.Lock()
-		p.forget(c.link, why)
-		p.unlock()
 	}
 }
 
@@ -249,7 +234,9 @@ func (p *Pool) unlock() {
 		p.closing -= len(garbage)
 	}
 	if n := len(p.idle); n > 0 {
-		p.sweepBy(p.idle[n-1].until)
+		l := p.idle[n-1] // only the last can be new here
+		l.rested = true
+		p.sweepBy(l.until)
 	}
 	if p.closed && p.opened() == 0 {
 		select {

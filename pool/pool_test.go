@@ -133,7 +133,7 @@ func TestIdleTimeout(t *testing.T) {
 		if open := len(w.srv.Conns()); open != 1 {
 			t.Errorf("%d connections just before the timeout", open)
 		}
-		time.Sleep(1)
+		time.Sleep(time.Nanosecond)
 		synctest.Wait()
 		if open := len(w.srv.Conns()); open != 0 {
 			t.Errorf("%d connections after the timeout", open)
@@ -276,7 +276,7 @@ func TestAcquireTimeout(t *testing.T) {
 		a := w.begin(t, Shared)
 		time.Sleep(10*time.Second - 1)
 		a.waits(t)
-		time.Sleep(1)
+		time.Sleep(time.Nanosecond)
 		a.failed(t, ErrTimeout)
 		if errors.Is(a.err, ErrNoProcess) {
 			t.Errorf("%v: the backend did not say so", a.err)

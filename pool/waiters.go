@@ -11,30 +11,63 @@ import (
 type waiter struct {
 	conn  *Conn // gets the connection
 	use   Use
-	first bool // back in the queue: it was served, but with a dead connection
 	since time.Time
 	elem  *list.Element // nil while not in the queue
 	ready chan error    // buffered, so that an answer never blocks
 }
 
-func newWaiter(c *Conn, use Use) *waiter {
-	return &waiter{conn: c, use: use, ready: make(chan error, 1)}
-}
-
-// wait gets a connection for w in its turn.
-func (p *Pool) wait(ctx context.Context, w *waiter) error {
+// wait gives c a connection in its turn. One that was handed on and turns out
+// to be dead does not cost it its turn.
+func (p *Pool) wait(ctx context.Context, c *Conn, use Use) error {
+	if t := p.limits.AcquireTimeout; t > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeoutCause(ctx, t, ErrTimeout)
+		defer cancel()
+	}
+	w := &waiter{conn: c, use: use, since: time.Now(), ready: make(chan error, 1)}
 	p.mu.Lock()
 	queued := p.enqueue(w)
 	p.unlock()
 	if !queued {
 		return ErrQueueFull
 	}
+	for {
+		if err := p.await(ctx, w); err != nil || !c.Reused() {
+			return err
+		}
+		why := c.link.unusable(time.Now())
+		if why == "" {
+			return nil
+		}
+		p.mu.Lock()
+		p.forget(c.link, why)
+		w.since = time.Now()
+		w.elem = p.waiters.PushFront(w)
+		p.unlock()
+	}
+}
+
+// enqueue reports false if too many wait already. Who waits for a dial or for
+// the end of a connection in whose place one comes does not count. The caller
+// holds mu.
+func (p *Pool) enqueue(w *waiter) bool {
+	w.elem = p.waiters.PushBack(w)
+	p.serve()
+	if w.elem != nil && p.waiters.Len()-p.dialing-p.closing > p.limits.MaxWaiting {
+		p.waiters.Remove(w.elem)
+		p.stat.QueueFull++
+		return false
+	}
+	return true
+}
+
+// await returns when w is answered or ctx ends.
+func (p *Pool) await(ctx context.Context, w *waiter) error {
 	select {
 	case err := <-w.ready:
 		return err
 	case <-ctx.Done():
 	}
-
 	p.mu.Lock()
 	defer p.unlock()
 	if w.elem == nil {
@@ -49,26 +82,6 @@ func (p *Pool) wait(ctx context.Context, w *waiter) error {
 		}
 	}
 	return err
-}
-
-// enqueue reports false if too many wait already. Who waits for a dial or for
-// the end of a connection in whose place one comes does not count. The caller
-// holds mu.
-func (p *Pool) enqueue(w *waiter) bool {
-	w.since = time.Now()
-	if w.first {
-		w.elem = p.waiters.PushFront(w)
-		return true
-	}
-	w.first = true
-	w.elem = p.waiters.PushBack(w)
-	p.serve()
-	if w.elem != nil && p.waiters.Len()-p.dialing-p.closing > p.limits.MaxWaiting {
-		p.waiters.Remove(w.elem)
-		p.stat.QueueFull++
-		return false
-	}
-	return true
 }
 
 // leave takes w off the queue. The caller holds mu.
