@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"strings"
 )
 
 // ErrLoginRefused is what a server's "-" after the login means: wrong name or
@@ -46,11 +47,15 @@ type ClientOptions struct {
 	Username string
 	Password string
 
-	// Minor is the version that is announced.
+	// Minor is the version that is announced, at most MaxMinor. At the zero
+	// value no log lines arrive, so that failures come without explanation;
+	// write MaxMinor unless there is a reason.
 	Minor Minor
 
 	// OnLog, if not nil, is called with each log line that arrives while a
-	// Reply is read. The text has no line end and is the server's own.
+	// Reply is read, by the goroutine that reads. The text has no line end and
+	// is the server's own; a server may send a level that has no name here. Of
+	// a line of more than 32 KiB only the beginning is handed on.
 	OnLog func(level LogLevel, text string)
 }
 
@@ -58,8 +63,11 @@ type ClientOptions struct {
 const DefaultUsername = "doveadm"
 
 // ClientConn is the client's side of one logged-in connection. It runs one
-// command at a time and must not be used by two goroutines at once. Deadlines
-// are set on NetConn.
+// command at a time and must not be used by two goroutines at once, except
+// Close. Deadlines are set on NetConn.
+//
+// A tool calls Do. A program that passes replies on uses Send, ReadChunk and a
+// ReplyScanner instead; the two ways are not to be mixed on one connection.
 type ClientConn struct {
 	nc      net.Conn
 	in      readBuffer
@@ -69,10 +77,14 @@ type ClientConn struct {
 	options bool // OPTION was sent
 	out     []byte
 	onLog   func(LogLevel, string)
+	logs    logLines
+	busy    bool  // a Reply has not been read to its end
+	broken  error // why Do can send nothing more
 }
 
 // NewClientConn speaks the handshake on nc and returns the logged-in
-// connection. On an error, which is a *HandshakeError, nc is left open.
+// connection. It waits for ever unless nc has a deadline. On an error, which is
+// a *HandshakeError, nc is left open.
 func NewClientConn(nc net.Conn, o ClientOptions) (*ClientConn, error) {
 	c := &ClientConn{nc: nc, in: newReadBuffer(nc), ours: min(o.Minor, MaxMinor), onLog: o.OnLog}
 	if phase, err := c.handshake(o); err != nil {
@@ -86,12 +98,15 @@ func NewClientConn(nc net.Conn, o ClientOptions) (*ClientConn, error) {
 }
 
 func (c *ClientConn) handshake(o ClientOptions) (Phase, error) {
+	if strings.IndexByte(o.Username, 0) >= 0 || strings.IndexByte(o.Password, 0) >= 0 {
+		return PhaseGreeting, errors.New("NUL byte in user name or password")
+	}
 	// A client speaks first: servers since 2.2.34 are silent until then.
 	c.out = appendVersion(c.out[:0], serviceWantedByClient, c.ours)
 	if _, err := c.nc.Write(c.out); err != nil {
 		return PhaseGreeting, err
 	}
-	phase, sentLogin := PhaseGreeting, false
+	phase, greeted, sentLogin := PhaseGreeting, false, false
 	for {
 		line, err := c.in.line(maxStatusLine)
 		if err != nil {
@@ -102,10 +117,10 @@ func (c *ClientConn) handshake(o ClientOptions) (Phase, error) {
 		case bytes.HasPrefix(line, versionPrefix):
 			// Before "-"; servers 2.2.33 send it after "-".
 			minor, ok := parseVersion(line, serviceWantedByServer)
-			if !ok {
+			if !ok || greeted {
 				return phase, &ProtocolError{What: fmt.Sprintf("server is not compatible: %.64q", line)}
 			}
-			c.minor = minor
+			c.minor, greeted = minor, true
 		case string(line) == "+":
 			return phase, nil
 		case string(line) == "-" && !sentLogin:
@@ -153,39 +168,48 @@ func (c *ClientConn) Logs() bool { return c.chunks.framed }
 
 // Send writes the request of one command. On a connection on which both sides
 // know minor version 3 the first one is preceded by the OPTION that switches
-// the log channel on.
+// the log channel on. If the error is ErrNUL or ErrLineTooLong, nothing was
+// sent; after any other one the command may have arrived, whole or in part.
 func (c *ClientConn) Send(cmd *Command) error {
-	c.out = c.out[:0]
-	both := min(c.minor, c.ours)
-	if both >= MinorExtraFields && !c.options {
-		c.options = true
-		c.out = AppendCommand(c.out, &Command{Name: CommandOption, Args: []string{OptionLogPassthrough}}, both)
+	if cmd.hasNUL() {
+		return ErrNUL
 	}
-	c.out = AppendCommand(c.out, cmd, both)
-	if len(c.out) > MaxLine {
+	out := c.out[:0]
+	both := min(c.minor, c.ours)
+	option := both >= MinorExtraFields && !c.options
+	if option {
+		out = AppendCommand(out, &Command{Name: CommandOption, Args: []string{OptionLogPassthrough}}, both)
+	}
+	start := len(out)
+	out = AppendCommand(out, cmd, both)
+	if len(out)-start > MaxLine {
 		return ErrLineTooLong
 	}
-	_, err := c.nc.Write(c.out)
-	if cap(c.out) > readSize {
+	c.options = c.options || option
+	_, err := c.nc.Write(out)
+	if c.out = out; cap(out) > readSize {
 		c.out = nil
 	}
 	return err
 }
 
-// ReadChunk returns the next piece of what the server sends. Its error is
-// io.EOF or io.ErrUnexpectedEOF at the end of the stream.
+// ReadChunk returns the next piece of what the server sends. Chunks of other
+// channels than ChannelReply and ChannelLog are to be ignored. Its error is
+// io.EOF at the end of the stream, and io.ErrUnexpectedEOF if that is inside a
+// packet; what arrived of the packet is returned first. After a timeout
+// ReadChunk can be called again.
 func (c *ClientConn) ReadChunk() (Chunk, error) { return c.chunks.next(&c.in) }
 
-// ChunkReady reports whether ReadChunk has something without reading from the
-// network.
+// ChunkReady reports whether ReadChunk would return a chunk without reading
+// from the network.
 func (c *ClientConn) ChunkReady() bool { return c.chunks.ready(&c.in) }
 
 // Clean reports whether everything received has been consumed. Only a clean
 // connection may be used for another command.
 func (c *ClientConn) Clean() bool { return c.chunks.clean(&c.in) }
 
-// Shrink gives memory back that a large packet needed. Call it before a clean
-// connection rests.
+// Shrink gives memory back that a large packet needed; about 4 KiB remain. Call
+// it before a connection rests. A Chunk stays valid.
 func (c *ClientConn) Shrink() { c.in.shrink() }
 
 // Close closes the connection. A command that runs on the server goes on: the
