@@ -4,6 +4,7 @@
 VERSION  ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
 FUZZTIME ?= 1m
 KEEP     ?=
+BENCH    ?=
 PREFIX   ?= /usr/local
 DESTDIR  ?=
 
@@ -45,8 +46,8 @@ format: ## format all Go files
 fuzz: ## each fuzz target for FUZZTIME (1m)
 	scripts/fuzz $(FUZZTIME)
 
-bench: deps ## commands a second, direct and through the proxy, on real Dovecot
-	go run ./internal/bench
+bench: deps build ## commands a second, direct and through the proxy, on real Dovecot; BENCH are its options
+	go run ./internal/bench -proxy $(BINARY) $(BENCH)
 
 # The version is stamped from git here, so Go's own stamp (which fails where git
 # mistrusts the owner of the checkout) is off.

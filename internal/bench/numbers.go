@@ -1,0 +1,54 @@
+package main
+
+import (
+	"fmt"
+	"slices"
+	"strconv"
+	"time"
+)
+
+// numbers are one figure of a row, measured in each round.
+type numbers []float64
+
+func pick(samples []sample, figure func(sample) float64) numbers {
+	var n numbers
+	for _, s := range samples {
+		n = append(n, figure(s))
+	}
+	return n
+}
+
+func millis(samples []sample, figure func(sample) time.Duration) numbers {
+	return pick(samples, func(s sample) float64 { return float64(figure(s)) / float64(time.Millisecond) })
+}
+
+func micros(samples []sample, figure func(sample) time.Duration) numbers {
+	return pick(samples, func(s sample) float64 { return float64(figure(s)) / float64(time.Microsecond) })
+}
+
+func (n numbers) median() float64 {
+	sorted := slices.Sorted(slices.Values(n))
+	middle := len(sorted) / 2
+	if len(sorted)%2 == 0 {
+		return (sorted[middle-1] + sorted[middle]) / 2
+	}
+	return sorted[middle]
+}
+
+// format writes the median.
+func (n numbers) format(decimals int) string { return format(n.median(), decimals) }
+
+// spread writes the median, and behind it the lowest and the highest.
+func (n numbers) spread(decimals int) string {
+	return fmt.Sprintf("%s (%s–%s)", n.format(decimals), format(slices.Min(n), decimals), format(slices.Max(n), decimals))
+}
+
+func format(value float64, decimals int) string {
+	return strconv.FormatFloat(value, 'f', decimals, 64)
+}
+
+// percentile returns the smallest of the sorted values that at least p percent
+// of them are not above.
+func percentile(sorted []time.Duration, p int) time.Duration {
+	return sorted[(len(sorted)*p+99)/100-1]
+}
