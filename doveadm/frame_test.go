@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"io"
+	"maps"
 	"os"
 	"strings"
 	"syscall"
@@ -238,8 +239,8 @@ func FuzzFrames(f *testing.F) {
 				delete(want, channel)
 			}
 		}
-		if diff := cmp.Diff(want, got); diff != "" {
-			t.Errorf("data by channel (-want +got):\n%s", diff)
+		if !maps.EqualFunc(want, got, bytes.Equal) {
+			t.Errorf("data by channel (-want +got):\n%s", cmp.Diff(want, got))
 		}
 	})
 }
