@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"syscall"
 	"time"
@@ -14,14 +15,16 @@ import (
 // Client is the real doveadm command as the client of a doveadm server, be it
 // a Dovecot or a proxy. The zero value of every field but Addr is usable.
 type Client struct {
-	Addr     string   // host:port, or the path of a UNIX socket
+	Version  Version  // of the command; V23 if empty
+	Addr     string   // host:port, or the path of a UNIX socket that the version sees, see Version.Inside
 	Username string   // doveadm_username; Dovecot's default "doveadm" if empty
 	Password string   // doveadm_password; if empty, what Config says
 	Options  []string // global options, before the command: "-v", "-f", "tab", "-o", "setting=value"
 
 	// Config is the configuration file. If empty there is none, which does for
 	// all that concerns one named user: doveadm looks up users itself only for
-	// -A and masks, and then in the userdb of this configuration.
+	// -A and masks, and then in the userdb of this configuration. It is in the
+	// version's syntax, and the version must see it: that of a Server does.
 	Config string
 }
 
@@ -38,10 +41,22 @@ type Result struct {
 // command is one string, because the address goes behind it. The caller runs
 // the result, by Run or by itself.
 func (c Client) Command(ctx context.Context, name string, args ...string) (*exec.Cmd, error) {
-	// Only a doveadm that has loaded a plugin knows the plugin's commands.
-	line := []string{"-c", "/dev/null", "-o", "mail_plugins=quota acl"}
-	if c.Config != "" {
-		line = []string{"-c", c.Config}
+	var line []string
+	switch {
+	case c.Config != "":
+		config, err := c.Version.Inside(c.Config)
+		if err != nil {
+			return nil, err
+		}
+		line = []string{"-c", config}
+	case c.Version == V24:
+		line = []string{"-O"} // an empty file is not a configuration to it
+	default:
+		line = []string{"-c", "/dev/null"}
+	}
+	if c.Config == "" {
+		// Only a doveadm that has loaded a plugin knows the plugin's commands.
+		line = append(line, "-o", "mail_plugins=quota acl")
 	}
 	if c.Username != "" {
 		line = append(line, "-o", "doveadm_username="+c.Username)
@@ -49,10 +64,17 @@ func (c Client) Command(ctx context.Context, name string, args ...string) (*exec
 	if c.Password != "" {
 		line = append(line, "-o", "doveadm_password="+c.Password)
 	}
+	addr := c.Addr
+	if filepath.IsAbs(addr) {
+		var err error
+		if addr, err = c.Version.Inside(addr); err != nil {
+			return nil, err
+		}
+	}
 	line = append(line, c.Options...)
 	line = append(line, strings.Fields(name)...)
-	line = append(line, "-S", c.Addr)
-	return command(ctx, "doveadm", append(line, args...)...)
+	line = append(line, "-S", addr)
+	return Command(ctx, c.Version, "doveadm", append(line, args...)...)
 }
 
 // Run runs a command, see Command.

@@ -2,6 +2,7 @@ package dovecot
 
 import (
 	"bytes"
+	"embed"
 	"errors"
 	"fmt"
 	"net"
@@ -16,66 +17,26 @@ import (
 // on the machine.
 const mailID = 5000
 
-// configTemplate is the whole configuration of an instance. Plugins are those
-// that doveadm has commands for; nothing but doveadm listens.
-var configTemplate = template.Must(template.New("dovecot.conf").Parse(`base_dir = {{.Dir}}/run
-state_dir = {{.Dir}}/state
-log_path = {{.Dir}}/dovecot.log
-log_timestamp = "%Y-%m-%d %H:%M:%S.%{usecs} "
-instance_name = {{.Name}}
-protocols =
-ssl = no
-listen = 127.0.0.1
+// configFiles hold the whole configuration of an instance, for each version.
+// Plugins are those that doveadm has commands for; nothing but doveadm listens.
+//
+//go:embed dovecot-2.3.conf dovecot-2.4.conf
+var configFiles embed.FS
 
-doveadm_password = "{{.Password}}"
-service doveadm {
-  process_limit = {{.ProcessLimit}}
-  inet_listener {
-    address = {{.Host}}
-    port = {{.Port}}
-  }
+// quote makes a text fit between the quotes of dovecot.conf. There, %{name} is a
+// variable to 2.4, in every setting, and %%{ stands for %{; any other % is itself
+// in both versions.
+func quote(v Version, text string) string {
+	text = strings.NewReplacer(`\`, `\\`, `"`, `\"`).Replace(text)
+	if v == V24 {
+		text = strings.ReplaceAll(text, "%{", "%%{")
+	}
+	return text
 }
-
-passdb {
-  driver = passwd-file
-  args = username_format=%u {{.Dir}}/users
-}
-userdb {
-  driver = passwd-file
-  args = username_format=%u {{.Dir}}/users
-}
-
-mail_uid = {{.MailID}}
-mail_gid = {{.MailID}}
-mail_home = {{.Dir}}/mail/%u
-mail_location = maildir:~/Maildir
-mail_fsync = never
-namespace inbox {
-  inbox = yes
-}
-
-mail_plugins = quota acl
-mail_attribute_dict = file:%h/dovecot-attributes
-plugin {
-  quota = count:User quota
-  quota_vsizes = yes
-  quota_rule = *:storage={{.Quota}}
-  acl = vfile
-  sieve = file:~/sieve;active=~/.dovecot.sieve
-}
-{{.Config}}
-`))
-
-// quote makes a text fit between the quotes of dovecot.conf.
-var quote = strings.NewReplacer(`\`, `\\`, `"`, `\"`)
 
 // writeFiles writes the configuration and the users, and makes the directory
 // of the mail.
 func (s *Server) writeFiles(opts Options) error {
-	// Dovecot's processes run as several users; MkdirTemp made it ours alone.
-	if err := os.Chmod(s.Dir, 0o755); err != nil {
-		return err
-	}
 	mail := filepath.Join(s.Dir, "mail")
 	if err := errors.Join(os.Mkdir(mail, 0o700), os.Chown(mail, mailID, mailID)); err != nil {
 		return err
@@ -99,15 +60,23 @@ func (s *Server) writeFiles(opts Options) error {
 	if quota == "" {
 		quota = "1G"
 	}
-	var config bytes.Buffer
-	err = configTemplate.Execute(&config, map[string]any{
-		"Dir": s.Dir, "Name": s.Name, "Password": quote.Replace(s.Password), "Host": host, "Port": port,
+	dir, err := s.Version.Inside(s.Dir)
+	if err != nil {
+		return err
+	}
+	config, err := template.ParseFS(configFiles, "dovecot-"+string(s.Version)+".conf")
+	if err != nil {
+		return err
+	}
+	var text bytes.Buffer
+	err = config.Execute(&text, map[string]any{
+		"Dir": dir, "Name": s.Name, "Password": quote(s.Version, s.Password), "Host": host, "Port": port,
 		"ProcessLimit": opts.ProcessLimit, "MailID": mailID, "Quota": quota, "Config": opts.Config,
 	})
 	if err != nil {
 		return err
 	}
-	return os.WriteFile(s.Config, config.Bytes(), 0o600)
+	return os.WriteFile(s.Config, text.Bytes(), 0o600)
 }
 
 // checkUsers refuses names that this package cannot write into a passwd-file

@@ -62,12 +62,25 @@ func (c client) login(t *testing.T, password string) {
 	c.expect(t, "+\n")
 }
 
-func TestInstances(t *testing.T) {
+// eachVersion runs a test with every version of Dovecot, side by side.
+func eachVersion(t *testing.T, test func(t *testing.T, v dovecot.Version)) {
+	for _, v := range dovecot.Versions() {
+		t.Run(string(v), func(t *testing.T) {
+			t.Parallel()
+			test(t, v)
+		})
+	}
+}
+
+func TestInstances(t *testing.T) { eachVersion(t, testInstances) }
+
+func testInstances(t *testing.T, v dovecot.Version) {
 	var servers []*dovecot.Server
 	for n := range 3 {
 		s := dovecottest.Start(t, dovecot.Options{
-			Users: []string{fmt.Sprintf("ann%d", n), fmt.Sprintf("ben%d@example.com", n)},
-			Quota: "2M",
+			Version: v,
+			Users:   []string{fmt.Sprintf("ann%d", n), fmt.Sprintf("ben%d@example.com", n)},
+			Quota:   "2M",
 		})
 		if err := s.Seed(2); err != nil {
 			t.Fatal(err)
@@ -113,8 +126,10 @@ func TestInstances(t *testing.T) {
 }
 
 // Everything that the plugins bring works, for the administrator and remotely.
-func TestPlugins(t *testing.T) {
-	s := dovecottest.Start(t, dovecot.Options{Users: []string{"ann"}})
+func TestPlugins(t *testing.T) { eachVersion(t, testPlugins) }
+
+func testPlugins(t *testing.T, v dovecot.Version) {
+	s := dovecottest.Start(t, dovecot.Options{Version: v, Users: []string{"ann"}})
 	if err := s.Seed(1); err != nil {
 		t.Fatal(err)
 	}
@@ -150,7 +165,9 @@ func TestPlugins(t *testing.T) {
 	}
 }
 
-func TestStopAndRestart(t *testing.T) {
+func TestStopAndRestart(t *testing.T) { eachVersion(t, testStopAndRestart) }
+
+func testStopAndRestart(t *testing.T, v dovecot.Version) {
 	for _, tt := range []struct {
 		name string
 		stop func(*dovecot.Server) error
@@ -162,7 +179,7 @@ func TestStopAndRestart(t *testing.T) {
 		}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			s := dovecottest.Start(t, dovecot.Options{Users: []string{"ann"}})
+			s := dovecottest.Start(t, dovecot.Options{Version: v, Users: []string{"ann"}})
 			addr := s.Addr
 			open := connect(t, s.Addr)
 			open.login(t, s.Password)
@@ -195,8 +212,10 @@ func TestStopAndRestart(t *testing.T) {
 }
 
 // doveadm stop leaves processes with open connections behind; ours does not.
-func TestOrphans(t *testing.T) {
-	s := dovecottest.Start(t, dovecot.Options{Users: []string{"ann"}})
+func TestOrphans(t *testing.T) { eachVersion(t, testOrphans) }
+
+func testOrphans(t *testing.T, v dovecot.Version) {
+	s := dovecottest.Start(t, dovecot.Options{Version: v, Users: []string{"ann"}})
 	open := connect(t, s.Addr)
 	open.login(t, s.Password)
 	if got, err := s.Doveadm(t.Context(), "stop"); err != nil || got.ExitCode != 0 {
@@ -216,8 +235,10 @@ func TestOrphans(t *testing.T) {
 	}
 }
 
-func TestSignal(t *testing.T) {
-	s := dovecottest.Start(t, dovecot.Options{Users: []string{"ann"}})
+func TestSignal(t *testing.T) { eachVersion(t, testSignal) }
+
+func testSignal(t *testing.T, v dovecot.Version) {
+	s := dovecottest.Start(t, dovecot.Options{Version: v, Users: []string{"ann"}})
 	if err := s.Signal(syscall.SIGSTOP); err != nil {
 		t.Fatal(err)
 	}
@@ -233,8 +254,10 @@ func TestSignal(t *testing.T) {
 	c.login(t, s.Password)
 }
 
-func TestProcessLimit(t *testing.T) {
-	s := dovecottest.Start(t, dovecot.Options{Users: []string{"ann"}, ProcessLimit: 2})
+func TestProcessLimit(t *testing.T) { eachVersion(t, testProcessLimit) }
+
+func testProcessLimit(t *testing.T, v dovecot.Version) {
+	s := dovecottest.Start(t, dovecot.Options{Version: v, Users: []string{"ann"}, ProcessLimit: 2})
 	first, second := connect(t, s.Addr), connect(t, s.Addr)
 	first.login(t, s.Password)
 	second.login(t, s.Password)
@@ -251,8 +274,10 @@ func TestProcessLimit(t *testing.T) {
 	third.login(t, s.Password)
 }
 
-func TestReload(t *testing.T) {
-	s := dovecottest.Start(t, dovecot.Options{Users: []string{"ann"}, Password: `old "#\ one`})
+func TestReload(t *testing.T) { eachVersion(t, testReload) }
+
+func testReload(t *testing.T, v dovecot.Version) {
+	s := dovecottest.Start(t, dovecot.Options{Version: v, Users: []string{"ann"}, Password: `old "#\ %{user} %%{user} 50% %% $x one`})
 	if got := dovecottest.Run(t, s.Client(), "quota get", "-u", "ann"); got.ExitCode != 0 {
 		t.Errorf("before: %+v", got)
 	}
@@ -273,8 +298,10 @@ func TestReload(t *testing.T) {
 	}
 }
 
-func TestSaveMail(t *testing.T) {
-	s := dovecottest.Start(t, dovecot.Options{Users: []string{"ann"}})
+func TestSaveMail(t *testing.T) { eachVersion(t, testSaveMail) }
+
+func testSaveMail(t *testing.T, v dovecot.Version) {
+	s := dovecottest.Start(t, dovecot.Options{Version: v, Users: []string{"ann"}})
 	want := func(count string) {
 		t.Helper()
 		got := dovecottest.Run(t, s.Client(), "mailbox status", "-u", "ann", "-t", "messages", "*")
@@ -299,7 +326,9 @@ func TestSaveMail(t *testing.T) {
 	}
 }
 
-func TestStartFails(t *testing.T) {
+func TestStartFails(t *testing.T) { eachVersion(t, testStartFails) }
+
+func testStartFails(t *testing.T, v dovecot.Version) {
 	name := fmt.Sprintf("failing%d", os.Getpid())
 	cancelled, cancel := context.WithCancel(t.Context())
 	cancel()
@@ -314,7 +343,7 @@ func TestStartFails(t *testing.T) {
 		{"slash", t.Context(), dovecot.Options{Users: []string{"a/b"}}, `user "a/b"`},
 		{"cancelled", cancelled, dovecot.Options{}, "context canceled"},
 	} {
-		tt.opts.Name = name
+		tt.opts.Name, tt.opts.Version = name, v
 		s, err := dovecot.Start(tt.ctx, tt.opts)
 		if err == nil {
 			s.Close()
@@ -324,21 +353,19 @@ func TestStartFails(t *testing.T) {
 			t.Errorf("%s: error %q, want %q in it", tt.name, err, tt.want)
 		}
 	}
-	if left, err := filepath.Glob("/tmp/" + name + "-*"); err != nil || len(left) > 0 {
+	root, err := v.Root()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if left, err := filepath.Glob(filepath.Join(root, "tmp", name+"-*")); err != nil || len(left) > 0 {
 		t.Errorf("directories left: %v (error %v)", left, err)
 	}
 }
 
-func TestMissingProgram(t *testing.T) {
-	_, err := dovecot.Program("no-such-program")
-	want := "no-such-program is not installed: apt-get install --yes dovecot-core dovecot-imapd dovecot-sieve dovecot-managesieved"
-	if err == nil || err.Error() != want {
-		t.Errorf("error %v, want %s", err, want)
-	}
-}
+func TestRunContext(t *testing.T) { eachVersion(t, testRunContext) }
 
-func TestRunContext(t *testing.T) {
-	s := dovecottest.Start(t, dovecot.Options{Users: []string{"ann"}})
+func testRunContext(t *testing.T, v dovecot.Version) {
+	s := dovecottest.Start(t, dovecot.Options{Version: v, Users: []string{"ann"}})
 	if err := s.Signal(syscall.SIGSTOP); err != nil {
 		t.Fatal(err)
 	}
@@ -352,20 +379,24 @@ func TestRunContext(t *testing.T) {
 // A test binary that is killed leaves nothing behind. The child is this test
 // binary, which starts an instance and then waits to be killed.
 func TestKilledTest(t *testing.T) {
-	if os.Getenv("DOVECOT_TEST_CHILD") != "" {
-		s, err := dovecot.Start(t.Context(), dovecot.Options{Name: "child"})
+	if v := os.Getenv("DOVECOT_TEST_CHILD"); v != "" {
+		s, err := dovecot.Start(t.Context(), dovecot.Options{Version: dovecot.Version(v), Name: "child"})
 		if err != nil {
 			t.Fatal(err)
 		}
 		fmt.Println("started", s.Dir, s.Processes("")[0])
 		select {}
 	}
+	eachVersion(t, testKilledTest)
+}
+
+func testKilledTest(t *testing.T, v dovecot.Version) {
 	self, err := os.Executable()
 	if err != nil {
 		t.Fatal(err)
 	}
 	cmd := exec.Command(self, "-test.run=^TestKilledTest$")
-	cmd.Env = append(os.Environ(), "DOVECOT_TEST_CHILD=1")
+	cmd.Env = append(os.Environ(), "DOVECOT_TEST_CHILD="+string(v))
 	stdout, err := cmd.StdoutPipe()
 	if err != nil {
 		t.Fatal(err)

@@ -1,7 +1,4 @@
 package dovecot
 
 // Internals that the tests look at.
-var (
-	Program = program
-	Poll    = poll
-)
+var Poll = poll

@@ -2,6 +2,7 @@ package dovecot
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"net"
@@ -24,11 +25,13 @@ type run struct {
 }
 
 // startRun starts a master and returns when it serves.
-func startRun(ctx context.Context, dir, config string) (*run, error) {
-	socket := filepath.Join(dir, "notify")
-	if err := os.Remove(socket); err != nil && !errors.Is(err, os.ErrNotExist) {
+func startRun(ctx context.Context, version Version, dir, config string) (*run, error) {
+	config, err := version.Inside(config)
+	if err != nil {
 		return nil, err
 	}
+	// A name in Linux's abstract namespace is the same in a chroot.
+	socket := "@dovecot-notify-" + rand.Text()
 	notify, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: socket, Net: "unixgram"})
 	if err != nil {
 		return nil, err
@@ -41,13 +44,13 @@ func startRun(ctx context.Context, dir, config string) (*run, error) {
 	defer stderr.Close()
 
 	// The life of the instance is not the caller's context.
-	cmd, err := command(context.WithoutCancel(ctx), "dovecot", "-F", "-c", config)
+	cmd, err := Command(context.WithoutCancel(ctx), version, "dovecot", "-F", "-c", config)
 	if err != nil {
 		return nil, errors.Join(err, notify.Close())
 	}
 	cmd.Env = append(cmd.Env, "NOTIFY_SOCKET="+socket)
 	cmd.Stderr = stderr
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	cmd.SysProcAttr.Setpgid = true
 	if err := cmd.Start(); err != nil {
 		return nil, errors.Join(err, notify.Close())
 	}

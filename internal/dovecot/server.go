@@ -1,12 +1,13 @@
 // Package dovecot runs private instances of the real Dovecot, and the real
 // doveadm command, for the project's tests, demonstration and benchmarks.
 //
-// An instance has its own directory below /tmp, its own doveadm listener on a
-// loopback port and its own password; several run side by side and beside a
-// Dovecot of the system. It needs root, because Dovecot changes to the user
-// whose mail it reads, and Debian's packages (or what corresponds to them);
-// nothing here ever skips or fakes: what is missing is an error that names the
-// command that installs it.
+// An instance has its own directory, its own doveadm listener on a loopback
+// port and its own password; several run side by side and beside a Dovecot of
+// the system. It needs root, because Dovecot changes to the user whose mail it
+// reads. Dovecot 2.3 is the one of Debian's packages (or what corresponds to
+// them); Dovecot 2.4 runs in a folder that holds a small Debian of its own, see
+// Version. Nothing here ever skips or fakes: what is missing is an error that
+// names the command that installs it.
 //
 // The package depends on Linux (/proc, process groups).
 package dovecot
@@ -17,7 +18,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -39,23 +39,25 @@ const (
 // Options say what an instance is like. The zero value is an instance without
 // users.
 type Options struct {
+	Version      Version  // V23 if empty
 	Name         string   // part of the directory's name and of errors; "dovecot" if empty
 	Users        []string // known to the instance; in lower case, because Dovecot looks them up so
 	Password     string   // doveadm_password; a random one if empty
 	Quota        string   // storage limit of each user in Dovecot's notation; "1G" if empty
 	ProcessLimit int      // doveadm processes at the same time, each one connection; 0: Dovecot's 100
-	Config       string   // lines at the end of the configuration, where they win
+	Config       string   // lines at the end of the configuration, where they win; in the version's syntax
 }
 
 // Server is one instance of Dovecot. Its methods may be called from several
 // goroutines; those that start and end processes wait for each other.
 type Server struct {
+	Version  Version
 	Name     string
 	Addr     string   // host:port of the doveadm listener, the same for life
 	Password string   // doveadm_password
 	Users    []string // as given in Options
-	Dir      string   // everything that belongs to the instance; gone after Close
-	Config   string   // path of dovecot.conf; Restart and Reload read it again
+	Dir      string   // everything that belongs to the instance, with its name outside any chroot; gone after Close
+	Config   string   // path of dovecot.conf, in Dir; Restart and Reload read it again
 
 	port  *Port
 	guard *guard
@@ -69,7 +71,10 @@ type Server struct {
 // not the life of the instance. The caller ends it with Close; should the
 // caller's process die before, the instance and its directory go as well.
 func Start(ctx context.Context, opts Options) (*Server, error) {
-	s := &Server{Name: opts.Name, Password: opts.Password, Users: opts.Users}
+	s := &Server{Version: opts.Version, Name: opts.Name, Password: opts.Password, Users: opts.Users}
+	if s.Version == "" {
+		s.Version = V23
+	}
 	if s.Name == "" {
 		s.Name = "dovecot"
 	}
@@ -90,9 +95,7 @@ func (s *Server) start(ctx context.Context, opts Options) error {
 		return err
 	}
 	var err error
-	// Not os.TempDir: TMPDIR may be too long for the names of UNIX sockets
-	// (107 bytes) or closed to the other users that Dovecot runs as.
-	if s.Dir, err = os.MkdirTemp("/tmp", s.Name+"-"); err != nil {
+	if s.Dir, err = s.Version.MkdirTemp(s.Name); err != nil {
 		return err
 	}
 	if s.guard, err = startGuard(s.Dir); err != nil {
@@ -122,7 +125,7 @@ func (s *Server) Restart(ctx context.Context) error {
 	if err := os.Remove(filepath.Join(s.Dir, "run", "master.pid")); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return err
 	}
-	run, err := startRun(ctx, s.Dir, s.Config)
+	run, err := startRun(ctx, s.Version, s.Dir, s.Config)
 	if err != nil {
 		return fmt.Errorf("%w\n%s", err, s.Log())
 	}
@@ -244,16 +247,21 @@ func (s *Server) WaitLog(ctx context.Context, text string) error {
 // Doveadm runs doveadm with the instance's own configuration, as its
 // administrator would on that machine: it does not use the doveadm listener.
 func (s *Server) Doveadm(ctx context.Context, args ...string) (Result, error) {
-	cmd, err := command(ctx, "doveadm", append([]string{"-c", s.Config}, args...)...)
+	config, err := s.Version.Inside(s.Config)
+	if err != nil {
+		return Result{}, err
+	}
+	cmd, err := Command(ctx, s.Version, "doveadm", append([]string{"-c", config}, args...)...)
 	if err != nil {
 		return Result{}, err
 	}
 	return Run(ctx, cmd)
 }
 
-// Client returns the doveadm command as a remote client of the instance.
+// Client returns the doveadm command as a remote client of the instance, of the
+// same version.
 func (s *Server) Client() Client {
-	return Client{Addr: s.Addr, Password: s.Password}
+	return Client{Version: s.Version, Addr: s.Addr, Password: s.Password}
 }
 
 // Close kills the instance, removes its directory and gives the port back. It
@@ -274,33 +282,4 @@ func (s *Server) Close() error {
 		s.guard = nil
 	}
 	return errors.Join(errs...)
-}
-
-// packages are Debian's names of what an instance needs.
-const packages = "dovecot-core dovecot-imapd dovecot-sieve dovecot-managesieved"
-
-// command prepares a program of Dovecot with an environment of its own: what
-// it does must not depend on who runs it.
-func command(ctx context.Context, name string, args ...string) (*exec.Cmd, error) {
-	path, err := program(name)
-	if err != nil {
-		return nil, err
-	}
-	cmd := exec.CommandContext(ctx, path, args...)
-	cmd.Env = []string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "LANG=C", "TZ=UTC"}
-	return cmd, nil
-}
-
-// program finds a program of Dovecot. The daemon is in a directory that is not
-// on the PATH of an ordinary user.
-func program(name string) (string, error) {
-	if path, err := exec.LookPath(name); err == nil {
-		return path, nil
-	}
-	for _, dir := range []string{"/usr/local/sbin", "/usr/sbin"} {
-		if path, err := exec.LookPath(filepath.Join(dir, name)); err == nil {
-			return path, nil
-		}
-	}
-	return "", fmt.Errorf("%s is not installed: apt-get install --yes %s", name, packages)
 }

@@ -4,6 +4,7 @@ package dovecottest
 
 import (
 	"context"
+	"os"
 	"testing"
 	"time"
 
@@ -34,6 +35,23 @@ func Start(t testing.TB, opts dovecot.Options) *dovecot.Server {
 		}
 	})
 	return s
+}
+
+// TempDir makes a directory that ends with the test and that the programs of
+// the version see, under the name that Version.Inside returns: for certificates,
+// UNIX sockets and the like.
+func TempDir(t testing.TB, v dovecot.Version) string {
+	t.Helper()
+	dir, err := v.MkdirTemp("test")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := os.RemoveAll(dir); err != nil {
+			t.Error(err)
+		}
+	})
+	return dir
 }
 
 // Run runs the doveadm command as a remote client and fails the test if it
