@@ -12,6 +12,7 @@ type Pool struct {
 	MaxCommands    int           // 0: no limit
 	AcquireTimeout time.Duration // 0: none
 	MaxWaiting     int
+	MaxTunnels     int // connections of MaxOpen that carry dsync
 }
 
 func (p *Pool) block() block {
@@ -60,6 +61,10 @@ backend_defaults {
 			{
 				name: "max_waiting", field: count(&p.MaxWaiting, 0), def: `1000`,
 				doc: "Commands that wait at the same time. One more is answered with a temporary failure at once.",
+			},
+			{
+				name: "max_tunnels", field: count(&p.MaxTunnels, 0), def: `4`,
+				doc: "Connections among `max_open` that `doveadm sync` and `doveadm backup` may hold at the same time, for as long as they run. One more waits like any command. `0`: such commands are refused.",
 			},
 		},
 	}
