@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"strconv"
+	"syscall"
 	"time"
 
 	"github.com/hashicorp/go-hclog"
@@ -264,7 +265,6 @@ func (t *task) interrupted(rl *relay, err error) verdict {
 		t.res.outcome, t.res.reason = clientGone, t.out.err.Error()
 		return over
 	}
-	closed := errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF)
 	before := !rl.replied
 	var refused *refusal
 	switch {
@@ -283,7 +283,7 @@ func (t *task) interrupted(rl *relay, err error) verdict {
 		rl.release(pool.Abandoned)
 		t.out.buf = t.out.buf[:0]
 		return repeat
-	case before && closed:
+	case before && closedByPeer(err):
 		// So Dovecot answers a bad search query, too.
 		rl.release(pool.Abandoned)
 		t.res.outcome = unanswered
@@ -304,6 +304,13 @@ func (t *task) interrupted(rl *relay, err error) verdict {
 		t.out.pad(&rl.scan, columns)
 	}
 	return t.fail(t.res.reason)
+}
+
+// closedByPeer reports whether err is the end of a connection that the other
+// side closed. A process that dies with unread input closes with a reset.
+func closedByPeer(err error) bool {
+	return errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) ||
+		errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE)
 }
 
 // answer sends a failure that the proxy itself makes up, with the reason, and
