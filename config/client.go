@@ -9,6 +9,10 @@ import (
 type Client struct {
 	Name     string
 	Password Secret // in Dovecot's form, {SCHEME}data
+
+	// PipelineDepth is how many commands that a session sends ahead run at the
+	// same time.
+	PipelineDepth int
 }
 
 func (c *Client) block() block {
@@ -24,9 +28,13 @@ client "doveadm" {
 client "panel" {
   password = "{SHA512-CRYPT}$6$rounds=5000$usesomesillystri$D4IrlXatmP7rx3P3InaxBeoomnAihCKRVQAr/36eYMU8Ehsd5SnNNHWuHXC8BTnRoKS2hBpi/8kgLvMUYASsI1"
 }`,
-		attrs: credentials(&c.Password, "a hash in Dovecot's form, `{SCHEME}data`", `"{ARGON2ID}$argon2id$v=19$m=65536,t=3,p=1$…"`,
+		attrs: append(credentials(&c.Password, "a hash in Dovecot's form, `{SCHEME}data`", `"{ARGON2ID}$argon2id$v=19$m=65536,t=3,p=1$…"`,
 			"The hashed password, as `doveadm-proxy hash` or `doveadm pw -s ARGON2ID` prints it. `{PLAIN}` before a password in clear text works too.",
 			"/etc/doveadm-proxy/secrets/panel"),
+			attr{
+				name: "pipeline_depth", field: count(&c.PipelineDepth, 1), def: `16`,
+				doc: "How many of the commands that one session sends ahead, without waiting for replies, run at the same time. Commands for the same user never do, and replies come in the order of the commands. `1`: one after the other.",
+			}),
 		later: []later{
 			{"allow", "Remove the block: a client may run every command for every user. Give the password only to those who may do that."},
 			{"max_sessions", "Remove the attribute. max_sessions of the listener or of limits bounds all clients together."},

@@ -23,6 +23,7 @@ type Config struct {
 	Shards    []Shard
 	Routes    []Route // in the order they are asked
 	Limits    Limits
+	Referrals Referrals
 }
 
 // Load reads a configuration from a file, or from the *.hcl files of a
@@ -75,6 +76,7 @@ type loader struct {
 
 	log       Log
 	limits    Limits
+	referrals Referrals
 	listeners []*placed[Listener]
 	clients   []*placed[Client]
 	defaults  placed[Backend]
@@ -90,6 +92,7 @@ func newLoader(sources []*source) *loader {
 	l := &loader{sources: sources}
 	l.log.block().reset()
 	l.limits.block().reset()
+	l.referrals.block().reset()
 	l.defaults.value.defaultsBlock().reset()
 	return l
 }
@@ -106,6 +109,7 @@ func (l *loader) root() block {
 			new(Shard).block().by(l.shard),
 			new(Route).block().by(l.route),
 			l.limits.block(),
+			l.referrals.block(),
 			l.log.block(),
 		},
 		later: []later{
@@ -136,5 +140,6 @@ func (l *loader) config() *Config {
 		Shards:    values(l.shards),
 		Routes:    values(l.routes),
 		Limits:    l.limits,
+		Referrals: l.referrals,
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math"
 	"math/big"
+	"net/netip"
 	"os"
 	"slices"
 	"strconv"
@@ -267,6 +268,44 @@ func texts(to *[]string) field {
 			return cty.TupleVal(items)
 		},
 	}
+}
+
+// networks is a list of address prefixes. An empty variable is one that was
+// not set.
+func networks(to *[]netip.Prefix) field {
+	var list []string
+	f := texts(&list)
+	f.takes = "a list of networks"
+	read := f.set
+	f.set = func(v value) *problem {
+		list = nil
+		if p := read(v); p != nil {
+			return p
+		}
+		prefixes := make([]netip.Prefix, 0, len(list))
+		for i, s := range list {
+			prefix, err := netip.ParsePrefix(s)
+			if err != nil {
+				p := wrong("A network is an address, a slash and the number of bits.")
+				p.at = &v.is.([]value)[i].rng
+				return p
+			}
+			prefixes = append(prefixes, prefix.Masked())
+		}
+		*to = prefixes
+		return nil
+	}
+	f.get = func() cty.Value {
+		if len(*to) == 0 {
+			return cty.NilVal
+		}
+		items := make([]cty.Value, len(*to))
+		for i, prefix := range *to {
+			items[i] = cty.StringVal(prefix.String())
+		}
+		return cty.TupleVal(items)
+	}
+	return f
 }
 
 // existingFile is the path of a file that can be read.

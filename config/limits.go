@@ -9,7 +9,9 @@ type Limits struct {
 	IdleTimeout      time.Duration // between two commands of a session; 0: none
 	WriteTimeout     time.Duration // a client that takes nothing for so long is gone
 	DrainTimeout     time.Duration // SIGTERM to the end of running commands
-	MaxSpool         int64         // bytes of reply that slow clients may hold on disk, all together
+	InputTimeout     time.Duration // of a client's silence inside the input of a command; 0: none
+	MaxInput         int64         // bytes of input of one command
+	MaxSpool         int64         // bytes of input and reply on disk, all together
 	SpoolDir         string
 }
 
@@ -38,6 +40,14 @@ limits {
 				doc: "Time between two commands of a session, after which it is closed. `0s`: no limit, as with Dovecot.",
 			},
 			{
+				name: "input_timeout", field: duration(&m.InputTimeout, 0), def: `"300s"`,
+				doc: "A client that sends nothing for so long inside the input of a command (`save`, `sieve put`) gets `-TEMPFAIL`, and its session is closed. Dovecot's own limit is 300 seconds.",
+			},
+			{
+				name: "max_input", field: size(&m.MaxInput), def: `"1GiB"`,
+				doc: "The input of one command, a mail for `save` for instance. More is read and dropped, and the command refused.",
+			},
+			{
 				name: "write_timeout", field: duration(&m.WriteTimeout, 1), def: `"60s"`,
 				doc: "A client that takes nothing of a reply for so long is gone, and its session is closed.",
 			},
@@ -47,15 +57,12 @@ limits {
 			},
 			{
 				name: "max_spool", field: size(&m.MaxSpool), def: `"10GiB"`,
-				doc: "What of replies may wait on disk for slow clients, all clients together. A backend never waits for a client: what a client does not take in time goes to `spool_dir`.",
+				doc: "What may be on disk at the same time, all clients together: the input of commands (a mail for `save`), which is taken whole before a backend sees it, and what slow clients have not read of replies. A backend never waits for a client.",
 			},
 			{
 				name: "spool_dir", field: existingDir(&m.SpoolDir), def: `"/var/tmp"`,
-				doc: "The directory for what waits. The files have no names in it and are gone when the proxy ends. It should be on a disk, not in memory.",
+				doc: "The directory for `max_spool`. The files have no names in it and are gone when the proxy ends. It should be on a disk, not in memory.",
 			},
-		},
-		later: []later{
-			{"max_input", "Remove the attribute. Commands that read input (doveadm save, sieve put) are refused by this version."},
 		},
 	}
 }

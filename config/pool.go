@@ -12,6 +12,7 @@ type Pool struct {
 	MaxCommands    int           // 0: no limit
 	AcquireTimeout time.Duration // 0: none
 	MaxWaiting     int
+	MaxTunnels     int // connections of MaxOpen that carry dsync
 }
 
 func (p *Pool) block() block {
@@ -34,8 +35,8 @@ backend_defaults {
 				doc: "Connections to a backend at the same time: so many commands run on it at once, further ones wait.",
 			},
 			{
-				name: "max_idle", field: count(&p.MaxIdle, 0), def: `4`,
-				doc: "Connections that are kept when they have nothing to do. At most `max_open`; follows it where it is below 4.",
+				name: "max_idle", field: count(&p.MaxIdle, 0), def: `8`,
+				doc: "Connections that are kept when they have nothing to do. At most `max_open`, and as many where nothing is said. Less than `max_open` closes connections in every quiet moment under load, and each that is opened again is a process start on the backend.",
 			},
 			{
 				name: "min_idle", field: count(&p.MinIdle, 0), def: `0`,
@@ -61,6 +62,10 @@ backend_defaults {
 				name: "max_waiting", field: count(&p.MaxWaiting, 0), def: `1000`,
 				doc: "Commands that wait at the same time. One more is answered with a temporary failure at once.",
 			},
+			{
+				name: "max_tunnels", field: count(&p.MaxTunnels, 0), def: `4`,
+				doc: "Connections among `max_open` that `doveadm sync` and `doveadm backup` may hold at the same time, for as long as they run. One more waits like any command. `0`: such commands are refused.",
+			},
 		},
 	}
 }
@@ -69,7 +74,7 @@ backend_defaults {
 // around the pool.
 func (p *Pool) settle(at *place) {
 	if !at.inherits("pool.max_idle") {
-		p.MaxIdle = min(p.MaxIdle, p.MaxOpen)
+		p.MaxIdle = p.MaxOpen
 	}
 }
 

@@ -39,6 +39,7 @@ func print(w io.Writer, c *Config, secret func(cty.Value) cty.Value) error {
 		}
 	}
 	p.block(top, c.Limits.block())
+	p.block(top, c.Referrals.block())
 	p.block(top, c.Log.block())
 	_, err := w.Write(hclwrite.Format(file.Bytes()))
 	return err

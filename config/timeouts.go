@@ -8,6 +8,7 @@ type Timeouts struct {
 	Handshake time.Duration // greeting and login
 	Reply     time.Duration // between two reads of a reply
 	Write     time.Duration // one write of a request
+	Tunnel    time.Duration // without a byte in either direction of a tunnel
 }
 
 func (t *Timeouts) block() block {
@@ -37,6 +38,10 @@ backend_defaults {
 			{
 				name: "write", field: duration(&t.Write, 0), def: `"60s"`,
 				doc: "For the backend to take a piece of a request.",
+			},
+			{
+				name: "tunnel", field: duration(&t.Tunnel, 0), def: `"11m"`,
+				doc: "Without a byte in either direction between `doveadm sync` or `backup` and the backend. Dovecot itself gives up after ten minutes.",
 			},
 		},
 	}

@@ -7,11 +7,11 @@ import (
 	"io"
 	"os"
 	"strconv"
+	"syscall"
 	"time"
 
 	"github.com/hashicorp/go-hclog"
 
-	"github.com/doveadm-proxy/doveadm-proxy/config"
 	"github.com/doveadm-proxy/doveadm-proxy/doveadm"
 	"github.com/doveadm-proxy/doveadm-proxy/pool"
 	"github.com/doveadm-proxy/doveadm-proxy/router"
@@ -28,254 +28,355 @@ type result struct {
 	wait    time.Duration
 	bytes   int64 // of reply
 	retried bool
+	hops    int // referrals followed
 }
 
-// run runs the command in s.cmd and reports whether the session goes on.
-func (s *session) run() (keep bool) {
+// run runs the command to its end and reports whether the session goes on.
+func (t *task) run() (keep bool) {
 	start := time.Now()
-	name := s.cmd.Name
-	res, keep := s.execute()
-	s.logCommand(name, res, time.Since(start))
+	keep = t.execute()
+	t.input.close()
+	t.log(time.Since(start))
 	return keep
 }
 
-func (s *session) execute() (result, bool) {
+func (t *task) execute() (keep bool) {
+	s := t.session
 	snap := s.proxy.snapshot.Load()
-	if !snap.clients[s.client] {
-		res := result{outcome: denied, reason: fmt.Sprintf("client %s is no longer in the configuration", s.client)}
-		s.answer(&res, doveadm.CodeNoPerm)
-		return res, false
+	if _, ok := snap.clients[s.client]; !ok {
+		t.res = result{outcome: denied, reason: fmt.Sprintf("client %s is no longer in the configuration", s.client)}
+		t.answer(doveadm.CodeNoPerm)
+		return false
 	}
-	r, refused := prepare(&s.cmd)
-	if refused != nil {
-		res := result{outcome: refused.outcome, reason: refused.reason}
-		return res, s.answer(&res, refused.code)
+	if t.refused != nil {
+		t.res = result{outcome: t.refused.outcome, reason: t.refused.reason}
+		return t.answer(t.refused.code)
 	}
 	for {
-		res, keep, err := s.forward(snap, r)
+		t.res = result{}
+		keep, err := t.forward(snap)
 		if !errors.Is(err, pool.ErrClosed) {
-			return res, keep
+			return keep
 		}
 		// A reload closed the pool between our look at the snapshot and now.
 		next := s.proxy.snapshot.Load()
 		if next == snap {
-			return res, s.answer(&res, doveadm.CodeTempFail)
+			return t.answer(doveadm.CodeTempFail)
 		}
 		snap = next
 	}
 }
 
-// forward routes a command and runs it on a backend. Only pool.ErrClosed is
+// verdict is what follows an exchange with a backend.
+type verdict int
+
+const (
+	finished verdict = iota // the client has its reply, the session goes on
+	over                    // the session ends
+	repeat                  // to be sent again, on a fresh connection
+	refer                   // to be sent to the server that relay.referral names
+)
+
+// forward routes the command and runs it on a backend. Only pool.ErrClosed is
 // returned as an error, with nothing told to the client yet.
-func (s *session) forward(snap *snapshot, r request) (result, bool, error) {
-	var res result
-	if refused := s.route(snap, r, &res); refused != nil {
-		res.outcome, res.reason = refused.outcome, refused.reason
-		return res, s.answer(&res, refused.code), nil
+func (t *task) forward(snap *snapshot) (keep bool, err error) {
+	if refused := t.route(snap); refused != nil {
+		t.res.outcome, t.res.reason = refused.outcome, refused.reason
+		return t.answer(refused.code), nil
 	}
 	use := pool.Shared
-	if r.info.Kind == doveadm.GlobalCommand {
+	if t.request.info.Kind == doveadm.GlobalCommand || t.request.info.Tunnel {
 		use = pool.Fresh
 	}
+	backends := snap.shards[t.res.shard]
+	var visited []string // addresses, once referrals begin
 	for {
-		start := time.Now()
-		conn, from, err := acquire(s.proxy.cut, snap.shards[res.shard], use)
-		res.wait += time.Since(start)
+		release, conn, from, err := t.acquire(backends, use)
 		if err != nil {
-			res.outcome, res.reason = unavailable, err.Error()
+			t.res.outcome, t.res.reason = unavailable, err.Error()
 			if errors.Is(err, pool.ErrClosed) {
-				return res, true, err
+				return true, err
 			}
-			return res, s.answer(&res, doveadm.CodeTempFail), nil
+			return t.answer(doveadm.CodeTempFail), nil
 		}
-		res.backend = from.Name()
-		again, keep := s.exchange(conn, from.timeouts, r, &res)
-		if !again {
-			return res, keep, nil
+		t.res.backend = from.Name()
+		rl := &relay{task: t, conn: conn, from: from}
+		v := t.exchange(rl)
+		release()
+		switch v {
+		case repeat:
+			t.res.retried = true
+			use = pool.Fresh
+			continue
+		case refer:
+			t.res.hops++
+			visited = append(visited, from.address)
+			next, err := snap.referred(from, rl.referral, visited)
+			if err == nil && t.res.hops > snap.config.Referrals.MaxHops {
+				err = errors.New("more referrals than referrals.max_hops")
+			}
+			if err == nil {
+				err = t.request.decrementTTL()
+			}
+			if errors.Is(err, pool.ErrClosed) {
+				return true, err
+			}
+			if err != nil {
+				t.res.outcome = referralRefused
+				t.res.reason = fmt.Sprintf("backend %s refers to %s: %v", from.Name(), printable(rl.referral), err)
+				return t.answer(doveadm.CodeTempFail), nil
+			}
+			backends, use = []backend{next}, pool.Shared
+			continue
 		}
-		res.retried = true
-		use = pool.Fresh
+		return v == finished, nil
 	}
 }
 
-// route finds the shard of a request.
-func (s *session) route(snap *snapshot, r request, res *result) *refusal {
-	if r.cmd.User == "" {
+// route finds the shard of the command.
+func (t *task) route(snap *snapshot) *refusal {
+	user, info := t.cmd.User, t.request.info
+	if user == "" {
 		// No user, no route; where there is one shard none is needed.
 		if shard, ok := snap.only(); ok {
-			res.shard, res.route = shard, "only shard"
+			t.res.shard, t.res.route = shard, "only shard"
 			return nil
 		}
-		if r.info.Kind == doveadm.GlobalCommand {
-			return &refusal{denied, doveadm.CodeUsage, r.cmd.Name + " is not for a mail user, and the user name field names none whose backend it could go to"}
+		if info.Kind == doveadm.GlobalCommand {
+			return &refusal{denied, doveadm.CodeUsage, t.cmd.Name + " is not for a mail user, and the user name field names none whose backend it could go to"}
 		}
 		return &refusal{noUser, doveadm.CodeNoUser, "no user name given"}
 	}
-	decision, err := snap.table.Route(r.cmd.User)
+	decision, err := snap.table.Route(user)
 	switch {
 	case errors.Is(err, router.ErrNoRoute):
 		return &refusal{noUser, doveadm.CodeNoUser, "no route names a shard for the user"}
 	case err != nil:
 		return &refusal{noRoute, doveadm.CodeTempFail, err.Error()}
 	}
-	res.shard, res.route = decision.Shard, decision.Route
+	t.res.shard, t.res.route = decision.Shard, decision.Route
 	return nil
 }
 
-// acquire takes a connection to the first backend that has one. The error is
-// that of the last.
-func acquire(ctx context.Context, backends []backend, use pool.Use) (*pool.Conn, backend, error) {
-	var err error
+// acquire takes a connection to the first backend that has one, and for a
+// tunnel one of the few places for tunnels. The error is that of the last
+// backend.
+func (t *task) acquire(backends []backend, use pool.Use) (release func(), c *pool.Conn, from backend, err error) {
+	ctx := t.session.proxy.cut
+	start := time.Now()
+	defer func() { t.res.wait += time.Since(start) }()
+	release = func() {}
 	for _, b := range backends {
-		var c *pool.Conn
-		if c, err = b.Acquire(ctx, use); err == nil {
-			return c, b, nil
+		if t.request.info.Tunnel {
+			if release, err = b.takeTunnel(ctx); err != nil {
+				err = fmt.Errorf("backend %s: %w", b.Name(), err)
+				continue
+			}
 		}
+		if c, err = b.Acquire(ctx, use); err == nil {
+			return release, c, b, nil
+		}
+		release()
 		err = fmt.Errorf("backend %s: %w", b.Name(), err)
 	}
-	return nil, backend{}, err
+	return release, nil, backend{}, err
 }
 
-// exchange sends the command on conn, relays the reply and releases conn. It
-// reports whether the command shall be sent again on another connection, and
-// if not, whether the session goes on.
-func (s *session) exchange(conn *pool.Conn, timeouts config.Timeouts, r request, res *result) (again, keep bool) {
-	if !s.hold(conn) {
-		conn.Release(pool.Abandoned)
-		res.outcome, res.reason = clientGone, "shutting down"
-		return false, false
+// exchange sends the command, relays the reply and gives the connection back.
+func (t *task) exchange(rl *relay) verdict {
+	s := t.session
+	if !s.hold(t, rl.conn) {
+		s.drop(t)
+		rl.release(pool.Abandoned)
+		t.res.outcome, t.res.reason = clientGone, "shutting down"
+		return over
 	}
-	rl := relay{session: s, conn: conn, timeouts: timeouts}
-	rl.mayRepeat = !res.retried && conn.Reused() && r.repeatable()
-	err := rl.send(r.cmd)
+	defer func() {
+		if v := recover(); v != nil {
+			s.drop(t)
+			rl.release(pool.Abandoned)
+			panic(v)
+		}
+	}()
+	rl.mayRepeat = !t.res.retried && t.input == nil && rl.conn.Reused() && t.request.repeatable()
+	err := rl.send()
 	if err == nil {
 		err = rl.run()
 	}
-	s.hold(nil)
-
-	if rl.scan.Done() && err == nil {
-		return false, s.finish(&rl, r, res)
+	rl.stopInput()
+	t.res.bytes = rl.bytes
+	if err == nil && t.request.info.Tunnel && rl.scan.Status().OK {
+		return t.tunnel(rl)
 	}
-	return s.interrupted(&rl, r, res, err)
+	s.drop(t)
+	if err != nil || !rl.scan.Done() {
+		return t.interrupted(rl, err)
+	}
+	return t.finish(rl)
 }
 
 // finish ends a command whose reply has arrived whole. The connection goes
 // back first: a slow client shall not hold a process of the backend.
-func (s *session) finish(rl *relay, r request, res *result) (keep bool) {
+func (t *task) finish(rl *relay) verdict {
 	status := rl.scan.Status()
-	reusable := pool.Answered
-	if r.info.Kind != doveadm.GlobalCommand && !rl.stray &&
+	after := pool.Answered
+	if t.request.info.Kind != doveadm.GlobalCommand && !rl.stray && rl.inputDone &&
 		(status.OK || status.Code == doveadm.CodeNoUser || status.Code == doveadm.CodeNotFound) {
-		reusable = pool.Reusable
+		after = pool.Reusable
 	}
-	rl.conn.Release(reusable)
-	res.outcome, res.status, res.bytes = answered, status, rl.bytes
+	rl.release(after)
 	if rl.referral != "" {
-		res.reason = rl.referral
-		res.status = doveadm.Failure(doveadm.CodeTempFail)
+		if !t.out.started && rl.bytes == 0 {
+			t.out.buf = t.out.buf[:0]
+			return refer
+		}
+		// Rows have been passed on that another server would send again.
+		t.res.outcome = referralRefused
+		t.res.reason = fmt.Sprintf("backend %s refers to %s after it has begun to answer", t.res.backend, printable(rl.referral))
+		return t.fail(t.res.reason)
 	}
-	if err := rl.out.finish(); err != nil {
-		res.outcome, res.reason = clientGone, err.Error()
-		return false
+	t.res.outcome, t.res.status = answered, status
+	return t.written()
+}
+
+// written waits until the client has the reply.
+func (t *task) written() verdict {
+	if err := t.out.finish(); err != nil {
+		t.res.outcome, t.res.reason = clientGone, err.Error()
+		return over
 	}
-	return true
+	return finished
+}
+
+// fail ends a reply with a temporary failure and its reason.
+func (t *task) fail(reason string) verdict {
+	t.res.status = doveadm.Failure(doveadm.CodeTempFail)
+	t.out.log(doveadm.LogError, reason)
+	t.out.end(t.res.status)
+	return t.written()
 }
 
 // interrupted ends a command whose reply did not arrive whole.
-func (s *session) interrupted(rl *relay, r request, res *result, err error) (again, keep bool) {
-	res.bytes = rl.bytes
-	if rl.out.err != nil {
+func (t *task) interrupted(rl *relay, err error) verdict {
+	if t.out.err != nil {
 		// The command runs on at the backend, whose reply nobody wants.
-		rl.conn.Release(pool.Abandoned)
-		rl.out.abandon()
-		res.outcome, res.reason = clientGone, rl.out.err.Error()
-		return false, false
+		rl.release(pool.Abandoned)
+		t.out.abandon()
+		t.res.outcome, t.res.reason = clientGone, t.out.err.Error()
+		return over
 	}
-	closed := errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF)
 	before := !rl.replied
+	var refused *refusal
 	switch {
+	case errors.As(err, &refused):
+		rl.release(pool.Abandoned)
+		t.res.outcome, t.res.reason = refused.outcome, refused.reason
+		if t.answer(refused.code) {
+			return finished
+		}
+		return over
 	case errors.Is(err, os.ErrDeadlineExceeded):
-		rl.conn.Release(pool.Failed)
-		res.outcome = timedOut
-		res.reason = fmt.Sprintf("backend %s did not answer within %s (timeouts.reply)", res.backend, rl.timeouts.Reply)
-	case errors.Is(err, doveadm.ErrLineTooLong):
-		rl.conn.Release(pool.Abandoned)
-		res.outcome, res.reason = denied, fmt.Sprintf("the command is longer than %d bytes as the backend reads it", doveadm.MaxLine)
-		return false, s.answer(res, doveadm.CodeUsage)
+		rl.release(pool.Failed)
+		t.res.outcome = timedOut
+		t.res.reason = fmt.Sprintf("backend %s did not answer within %s (timeouts.reply)", t.res.backend, rl.from.timeouts.Reply)
 	case before && rl.mayRepeat:
-		rl.conn.Release(pool.Abandoned)
-		rl.out.abandon()
-		return true, true
-	case before && closed:
+		rl.release(pool.Abandoned)
+		t.out.buf = t.out.buf[:0]
+		return repeat
+	case before && closedByPeer(err):
 		// So Dovecot answers a bad search query, too.
-		rl.conn.Release(pool.Abandoned)
-		res.outcome = unanswered
-		res.reason = fmt.Sprintf("backend %s closed the connection without a reply (wrong arguments, or a crash: see its log)", res.backend)
+		rl.release(pool.Abandoned)
+		t.res.outcome = unanswered
+		t.res.reason = fmt.Sprintf("backend %s closed the connection without a reply (wrong arguments, or a crash: see its log)", t.res.backend)
 	default:
-		rl.conn.Release(pool.Failed)
-		res.outcome = lost
-		res.reason = fmt.Sprintf("backend %s was lost in the middle of the command: %v", res.backend, err)
+		rl.release(pool.Failed)
+		t.res.outcome = lost
+		t.res.reason = fmt.Sprintf("backend %s was lost in the middle of the command: %v", t.res.backend, err)
 	}
-	columns, known := r.columns()
 	if rl.scan.Fields() > 0 || rl.scan.MidField() {
+		columns, known := t.request.columns(rl.conn.Client().ServerMinor())
 		if !known {
 			// Nobody can say where the row would end.
-			rl.out.log(doveadm.LogError, res.reason)
-			rl.out.finish()
-			return false, false
+			t.out.log(doveadm.LogError, t.res.reason)
+			t.out.finish()
+			return over
 		}
-		rl.out.pad(&rl.scan, columns)
+		t.out.pad(&rl.scan, columns)
 	}
-	res.status = doveadm.Failure(doveadm.CodeTempFail)
-	rl.out.log(doveadm.LogError, res.reason)
-	rl.out.end(res.status)
-	return false, rl.out.finish() == nil
+	return t.fail(t.res.reason)
+}
+
+// closedByPeer reports whether err is the end of a connection that the other
+// side closed. A process that dies with unread input closes with a reset.
+func closedByPeer(err error) bool {
+	return errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) ||
+		errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE)
 }
 
 // answer sends a failure that the proxy itself makes up, with the reason, and
 // reports whether the session goes on.
-func (s *session) answer(res *result, code string) (keep bool) {
-	res.status = doveadm.Failure(code)
-	s.out = s.wire.AppendLog(s.out[:0], doveadm.LogError, logPrefix+res.reason)
-	s.out = s.wire.AppendEnd(s.out, res.status)
-	return s.write(s.out) == nil
+func (t *task) answer(code string) (keep bool) {
+	t.res.status = doveadm.Failure(code)
+	t.out.log(doveadm.LogError, t.res.reason)
+	t.out.end(t.res.status)
+	return t.out.finish() == nil && t.res.outcome != clientGone
 }
 
-// logCommand writes the one line that a command leaves.
-func (s *session) logCommand(name string, res result, took time.Duration) {
+// log writes the one line that a command leaves.
+func (t *task) log(took time.Duration) {
 	level := hclog.Info
-	switch res.outcome {
-	case unavailable, lost, timedOut, noRoute, loops:
+	switch t.res.outcome {
+	case unavailable, lost, timedOut, noRoute, loops, referralRefused:
 		level = hclog.Error
 	case unanswered, denied:
 		level = hclog.Warn
 	}
-	if !s.log.IsInfo() && level == hclog.Info {
+	log := t.session.log
+	if !log.IsInfo() && level == hclog.Info {
 		return
 	}
 	args := []any{
-		"client", printable(s.client),
-		"user", printable(s.cmd.User),
-		"command", printable(name),
-		"outcome", string(res.outcome),
-		"status", res.status.String(),
-		"shard", res.shard,
-		"backend", res.backend,
-		"wait_ms", milliseconds(res.wait),
+		"client", printable(t.session.client),
+		"user", printable(t.cmd.User),
+		"command", printable(t.cmd.Name),
+		"outcome", string(t.res.outcome),
+		"status", t.res.status.String(),
+		"shard", t.res.shard,
+		"backend", t.res.backend,
+		"wait_ms", milliseconds(t.res.wait),
 		"duration_ms", milliseconds(took),
-		"bytes", res.bytes,
+		"bytes", t.res.bytes,
 	}
-	if res.retried {
+	if t.res.retried {
 		args = append(args, "retried", true)
 	}
-	if res.reason != "" {
-		args = append(args, "reason", printable(res.reason))
+	if t.res.hops > 0 {
+		args = append(args, "referrals", t.res.hops)
 	}
-	s.log.Log(level, "command", args...)
+	if t.res.reason != "" {
+		args = append(args, "reason", printable(t.res.reason))
+	}
+	log.Log(level, "command", args...)
 }
 
 // milliseconds is how durations stand in the log: one unit, to be compared and
 // summed up.
 func milliseconds(d time.Duration) string {
 	return strconv.FormatFloat(float64(d)/float64(time.Millisecond), 'f', 3, 64)
+}
+
+// takeTunnel waits for a place for a tunnel to b.
+func (b backend) takeTunnel(ctx context.Context) (release func(), err error) {
+	if b.limits.MaxTunnels == 0 {
+		return func() {}, errors.New("pool.max_tunnels allows no tunnels")
+	}
+	if b.limits.AcquireTimeout > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, b.limits.AcquireTimeout)
+		defer cancel()
+	}
+	if err := b.tunnels.Acquire(ctx, 1); err != nil {
+		return func() {}, errors.New("pool.max_tunnels is reached")
+	}
+	return func() { b.tunnels.Release(1) }, nil
 }

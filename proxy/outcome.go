@@ -5,14 +5,15 @@ package proxy
 type outcome string
 
 const (
-	answered    outcome = "answered"    // the backend's own answer, whatever its status
-	denied      outcome = "denied"      // not allowed or not supported
-	noUser      outcome = "no-user"     // no shard has the user
-	noRoute     outcome = "route-error" // the route could not be found out
-	loops       outcome = "loop"        // proxy-ttl is used up
-	unavailable outcome = "unavailable" // no connection to a backend: nothing was sent
-	unanswered  outcome = "unanswered"  // closed by the backend before the first byte of a reply
-	lost        outcome = "lost"        // lost in the middle of a reply
-	timedOut    outcome = "timeout"     // the backend did not answer within timeouts.reply
-	clientGone  outcome = "client-gone" // the client went away, or reads too slowly for the limits
+	answered        outcome = "answered"    // the backend's own answer, whatever its status
+	denied          outcome = "denied"      // not allowed or not supported
+	noUser          outcome = "no-user"     // no shard has the user
+	noRoute         outcome = "route-error" // the route could not be found out
+	loops           outcome = "loop"        // proxy-ttl is used up
+	unavailable     outcome = "unavailable" // no connection to a backend: nothing was sent
+	unanswered      outcome = "unanswered"  // closed by the backend before the first byte of a reply
+	lost            outcome = "lost"        // lost in the middle of a reply
+	timedOut        outcome = "timeout"     // the backend did not answer within timeouts.reply
+	referralRefused outcome = "referral"    // the backend sends the user elsewhere, where the proxy does not go
+	clientGone      outcome = "client-gone" // the client went away, or reads too slowly for the limits
 )

@@ -9,43 +9,68 @@ import (
 	"github.com/doveadm-proxy/doveadm-proxy/doveadm"
 )
 
-// output is what goes to the client of one command. Nothing of it blocks but
-// finish: what the client does not take at once is spooled.
+// output is the reply of one task on its way to the client. Nothing of it
+// blocks but finish: what the client does not take at once, or what has to wait
+// for its turn, is spooled.
 type output struct {
-	session *session
+	task    *task
+	turn    <-chan struct{} // closed when the replies before this one are written; nil: there is none
+	column  *userColumn     // nil: output passes as it is
 	buf     []byte
 	started bool // something has been sent or spooled
 	spool   *spool
-	err     error // the client is gone or over a limit
+	err     error // the client is gone, or over a limit
 }
 
 // flushSize is how much is gathered at most before it is written.
 const flushSize = 64 << 10
 
-func (o *output) start(s *session) {
-	o.session = s
-	o.buf = s.out[:0]
+// errSessionOver is what replies get that come behind one with which the
+// session ended.
+var errSessionOver = errors.New("the session ended with an earlier command")
+
+// start begins with an empty buffer, that of buf.
+func (o *output) start(buf []byte) { o.buf = buf[:0] }
+
+// buffer returns the buffer for another use, unless it has grown.
+func (o *output) buffer() []byte {
+	const keep = 4 << 10
+	if cap(o.buf) > keep {
+		return nil
+	}
+	return o.buf[:0]
 }
 
-func (o *output) reply(data []byte) {
-	if len(data) > 0 {
-		o.buf = o.session.wire.AppendReply(o.buf, data)
+func (o *output) wire() *doveadm.ServerConn { return o.task.session.wire }
+
+// reply takes output and what ends it, as one packet.
+func (o *output) reply(output, end []byte) {
+	if o.column != nil {
+		output = o.column.insert(output)
+	}
+	switch {
+	case len(output) == 0 && len(end) == 0:
+	case len(end) == 0:
+		o.buf = o.wire().AppendReply(o.buf, output)
+	case o.column == nil:
+		// Both are pieces of the same chunk, one behind the other.
+		o.buf = o.wire().AppendReply(o.buf, output[:len(output)+len(end)])
+	default:
+		o.buf = o.wire().AppendReply(o.buf, append(output, end...))
 	}
 }
 
-func (o *output) logs(data []byte) { o.buf = o.session.wire.AppendLogs(o.buf, data) }
+func (o *output) logs(data []byte) { o.buf = o.wire().AppendLogs(o.buf, data) }
 
 func (o *output) log(level doveadm.LogLevel, text string) {
-	o.buf = o.session.wire.AppendLog(o.buf, level, logPrefix+text)
+	o.buf = o.wire().AppendLog(o.buf, level, logPrefix+text)
 }
 
 func (o *output) pad(scan *doveadm.ReplyScanner, columns int) {
-	if p := scan.AppendPadding(nil, columns); len(p) > 0 {
-		o.reply(p)
-	}
+	o.reply(scan.AppendPadding(nil, columns), nil)
 }
 
-func (o *output) end(status doveadm.Status) { o.buf = o.session.wire.AppendEnd(o.buf, status) }
+func (o *output) end(status doveadm.Status) { o.buf = o.wire().AppendEnd(o.buf, status) }
 
 func (o *output) flushIfFull() error {
 	if len(o.buf) < flushSize {
@@ -54,20 +79,34 @@ func (o *output) flushIfFull() error {
 	return o.flush()
 }
 
+// myTurn reports whether every reply before this one has been written.
+func (o *output) myTurn() bool {
+	if o.turn == nil {
+		return true
+	}
+	select {
+	case <-o.turn:
+		o.turn = nil
+		return true
+	default:
+		return false
+	}
+}
+
 // flush hands everything gathered to the client's socket or, as far as the
-// socket is full, to the spool.
+// socket is full or it is not its turn, to the spool.
 func (o *output) flush() error {
 	if len(o.buf) == 0 || o.err != nil {
 		return o.err
 	}
 	o.started = true
 	rest := o.buf
-	if o.spool == nil {
-		rest, o.err = trySend(o.session.nc, rest)
+	if o.spool == nil && o.myTurn() {
+		rest, o.err = trySend(o.task.session.nc, rest)
 	}
 	if len(rest) > 0 && o.err == nil {
 		if o.spool == nil {
-			o.spool = newSpool(o.session)
+			o.spool = newSpool(o.task.session, o.turn)
 		}
 		o.err = o.spool.write(rest)
 	}
@@ -75,22 +114,30 @@ func (o *output) flush() error {
 	return o.err
 }
 
-// finish sends what is left and returns when the client's socket has all of
-// it.
+// finish sends what is left, when its turn has come, and returns when the
+// client's socket has all of it.
 func (o *output) finish() error {
-	if o.err == nil {
-		if o.spool == nil {
-			o.err = o.session.write(o.buf)
-		} else {
-			o.flush()
+	o.task.hasRun()
+	s := o.task.session
+	if o.err == nil && o.spool == nil {
+		if o.turn != nil {
+			<-o.turn
+			o.turn = nil
+		}
+		o.err = errSessionOver
+		if !s.broken.Load() {
+			o.err = s.write(o.buf)
 		}
 	}
 	if o.spool != nil {
+		if o.err == nil {
+			o.flush()
+		}
 		if err := o.spool.finish(); o.err == nil {
 			o.err = err
 		}
 	}
-	o.giveBuffer()
+	o.buf = o.buf[:0]
 	return o.err
 }
 
@@ -99,17 +146,7 @@ func (o *output) abandon() {
 	if o.spool != nil {
 		o.spool.abandon()
 	}
-	o.giveBuffer()
-}
-
-// giveBuffer lets the session use the buffer again, unless it has grown.
-func (o *output) giveBuffer() {
-	const keep = 4 << 10
-	o.session.out = o.buf[:0]
-	if cap(o.buf) > keep {
-		o.session.out = nil
-	}
-	o.buf = nil
+	o.buf = o.buf[:0]
 }
 
 // trySend writes what the socket takes without waiting and returns the rest.

@@ -202,7 +202,7 @@ func (p *Proxy) Shutdown(ctx context.Context) error {
 
 	p.log.Info("closing connections to the backends")
 	errs := []error{}
-	for _, pool := range p.snapshot.Load().pools {
+	for _, pool := range p.snapshot.Load().without(nil) {
 		errs = append(errs, pool.Close(p.cut))
 	}
 	p.retiring.Wait()

@@ -2,58 +2,185 @@ package proxy
 
 import (
 	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"sync/atomic"
 	"time"
 
-	"github.com/doveadm-proxy/doveadm-proxy/config"
 	"github.com/doveadm-proxy/doveadm-proxy/doveadm"
 	"github.com/doveadm-proxy/doveadm-proxy/pool"
 )
 
-// relay carries one reply from a backend to the client. It reads as fast as
-// the backend writes: what the client does not take at once waits in out.
+// relay carries a command to a backend and its reply to the client. It reads
+// as fast as the backend writes: what the client does not take at once waits
+// in the task's output.
 type relay struct {
-	session  *session
-	conn     *pool.Conn
-	timeouts config.Timeouts
-	scan     doveadm.ReplyScanner
-	out      output
+	task *task
+	conn *pool.Conn
+	from backend
+	scan doveadm.ReplyScanner
 
 	// mayRepeat: if the connection is lost before the reply begins, the
 	// command is sent again. Log lines wait until then.
 	mayRepeat bool
 
+	released bool
 	bytes    int64  // of output that arrived
 	replied  bool   // something of the reply itself arrived, not only log lines
 	stray    bool   // something arrived behind the status
-	referral string // what was answered instead of a referral
+	rest     []byte // behind the status: the beginning of a tunnel
+	referral string // the server that a -REFERRAL names
+
+	sending   sync.WaitGroup // the goroutine that writes the input
+	stopped   atomic.Bool    // it shall write no more
+	inputDone bool           // all of it has been written, or there is none
 }
 
-// send writes the request.
-func (r *relay) send(cmd *doveadm.Command) error {
-	r.out.start(r.session)
-	nc := r.conn.Client().NetConn()
-	if r.timeouts.Write > 0 {
-		nc.SetWriteDeadline(time.Now().Add(r.timeouts.Write))
+func (r *relay) client() *doveadm.ClientConn { return r.conn.Client() }
+
+// release gives the connection back, once.
+func (r *relay) release(o pool.Outcome) {
+	if !r.released {
+		r.released = true
+		r.conn.Release(o)
 	}
-	return r.conn.Client().Send(cmd)
 }
 
-// run relays until the status has arrived. The last bytes are still in out
-// then. An error of the client's side is also in out.err.
+// send writes the request. The input of a command is written while its reply is
+// awaited: a backend may answer early.
+func (r *relay) send() error {
+	t := r.task
+	r.inputDone = t.input == nil
+	cmd := t.cmd
+	if t.input != nil {
+		if err := r.prepareInput(&cmd); err != nil {
+			return err
+		}
+	}
+	r.deadline()
+	if err := r.client().Send(&cmd); err != nil {
+		if errors.Is(err, doveadm.ErrLineTooLong) {
+			return &refusal{denied, doveadm.CodeUsage, fmt.Sprintf("the command is longer than %d bytes as the backend reads it", doveadm.MaxLine)}
+		}
+		return err
+	}
+	switch {
+	case t.input == nil:
+	case t.input.inMemory():
+		// A socket takes that much at once.
+		r.deadline()
+		_, err := r.client().NetConn().Write(t.input.memory)
+		r.inputDone = err == nil
+	default:
+		r.sending.Go(r.sendInput)
+	}
+	return nil
+}
+
+// deadline begins timeouts.write.
+func (r *relay) deadline() {
+	if w := r.from.timeouts.Write; w > 0 {
+		r.client().NetConn().SetWriteDeadline(time.Now().Add(w))
+	}
+}
+
+var errInputStopped = errors.New("the backend answered before the end of the input")
+
+// sendInput writes the input until all of it is written or stopInput is called.
+func (r *relay) sendInput() {
+	err := r.task.input.copyTo(func(p []byte) error {
+		if r.stopped.Load() {
+			return errInputStopped
+		}
+		r.deadline()
+		if r.stopped.Load() {
+			// The deadline of stopInput may have been overwritten.
+			return errInputStopped
+		}
+		_, err := r.client().NetConn().Write(p)
+		return err
+	})
+	r.inputDone = err == nil
+}
+
+// stopInput ends sendInput. Nothing is written behind a status.
+func (r *relay) stopInput() {
+	if r.task.input == nil {
+		return
+	}
+	r.stopped.Store(true)
+	r.client().NetConn().SetWriteDeadline(time.Unix(1, 0))
+	r.sending.Wait()
+	r.client().NetConn().SetWriteDeadline(time.Time{})
+}
+
+// prepareInput makes sure that the backend will read the input: it would take
+// the lines of an input that it leaves unread for commands, with the rights of
+// an administrator.
+func (r *relay) prepareInput(cmd *doveadm.Command) error {
+	series := doveadm.Series23
+	if r.client().ServerMinor() >= doveadm.MinorExtraFields {
+		series = doveadm.Series24
+	}
+	info := r.task.request.info
+	args, err := info.InputArgs(series, cmd.Args)
+	if err != nil {
+		return &refusal{denied, doveadm.CodeUsage, err.Error()}
+	}
+	cmd.Args = args
+	if info.Plugin == "" {
+		return nil
+	}
+	return r.probePlugin(cmd)
+}
+
+// probePlugin asks the backend for a command of the same plugin that reads no
+// input. A backend that has not loaded the plugin does not know it either.
+func (r *relay) probePlugin(cmd *doveadm.Command) error {
+	probe := &doveadm.Command{User: cmd.User, Name: "sieve list", Extra: slices.Clone(cmd.Extra)}
+	r.deadline()
+	if err := r.client().Send(probe); err != nil {
+		return err
+	}
+	var scan doveadm.ReplyScanner
+	for !scan.Done() {
+		if t := r.from.timeouts.Reply; t > 0 {
+			r.client().NetConn().SetReadDeadline(time.Now().Add(t))
+		}
+		chunk, err := r.client().ReadChunk()
+		if err != nil {
+			return err
+		}
+		if chunk.Channel == doveadm.ChannelReply {
+			if _, _, err := scan.Scan(chunk.Data); err != nil {
+				return err
+			}
+		}
+	}
+	if status := scan.Status(); status == (doveadm.Status{}) {
+		return &refusal{denied, "", fmt.Sprintf("backend %s does not know %s: it has not loaded Pigeonhole", r.from.Name(), cmd.Name)}
+	}
+	return nil
+}
+
+// run relays until the status has arrived. The last bytes are still in the
+// task's output then. An error of the client's side is also in its err.
 func (r *relay) run() error {
-	client := r.conn.Client()
-	if r.timeouts.Reply > 0 {
+	client, out := r.client(), &r.task.out
+	timeout := r.from.timeouts.Reply
+	if timeout > 0 {
 		defer client.NetConn().SetReadDeadline(time.Time{})
 	}
 	for !r.scan.Done() {
 		if !client.ChunkReady() {
 			if r.replied || !r.mayRepeat {
-				if err := r.out.flush(); err != nil {
+				if err := out.flush(); err != nil {
 					return err
 				}
 			}
-			if r.timeouts.Reply > 0 {
-				client.NetConn().SetReadDeadline(time.Now().Add(r.timeouts.Reply))
+			if timeout > 0 {
+				client.NetConn().SetReadDeadline(time.Now().Add(timeout))
 			}
 		}
 		chunk, err := client.ReadChunk()
@@ -70,16 +197,14 @@ func (r *relay) run() error {
 				return err
 			}
 		case doveadm.ChannelLog:
-			r.out.logs(chunk.Data)
+			out.logs(chunk.Data)
 		}
-		if err := r.out.flushIfFull(); err != nil {
+		if err := out.flushIfFull(); err != nil {
 			return err
 		}
 	}
 	return nil
 }
-
-var errReferral = errors.New("the backend sends the user to another server")
 
 // reply takes bytes of channel 0. A chunk that can be passed on as it is stays
 // whole; the LF that ends the output waits for the status, so that log lines
@@ -91,21 +216,21 @@ func (r *relay) reply(data []byte) error {
 	if err != nil {
 		return err
 	}
-	r.stray = consumed < len(data)
-	whole := r.scan.Done() && !endedBefore
-	switch status := r.scan.Status(); {
+	out := &r.task.out
+	r.rest = data[consumed:]
+	r.stray = len(r.rest) > 0
+	status := r.scan.Status()
+	switch {
 	case r.scan.Done() && status.Code == doveadm.CodeReferral:
-		// Clients lose rows or the reason when they get this.
-		r.referral = errReferral.Error() + ": " + printable(status.Text)
-		r.out.reply(data[:n])
-		r.out.log(doveadm.LogError, r.referral)
-		r.out.end(doveadm.Failure(doveadm.CodeTempFail))
-	case whole:
-		r.out.reply(data[:consumed])
+		// Clients lose rows or the reason when they get this. It is followed.
+		r.referral = status.Text
+		out.reply(data[:n], nil)
+	case r.scan.Done() && !endedBefore:
+		out.reply(data[:n], data[n:consumed])
 	case r.scan.Done():
-		r.out.end(status)
+		out.end(status)
 	default:
-		r.out.reply(data[:n])
+		out.reply(data[:n], nil)
 	}
 	return nil
 }

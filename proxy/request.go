@@ -2,94 +2,108 @@ package proxy
 
 import (
 	"errors"
-	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 
 	"github.com/doveadm-proxy/doveadm-proxy/doveadm"
 )
 
-// request is a command on its way, with what is known about it.
+// request is what is known about a command besides its text.
 type request struct {
 	cmd  *doveadm.Command // as it is sent to a backend
 	info *doveadm.CommandInfo
+
+	// userColumn: the client expects the user name in front of each row.
+	userColumn bool
+
+	ttl   int // what is left of proxy-ttl
+	ttlAt int // its place in cmd.Extra
 }
 
 // refusal is an answer that the proxy gives itself.
 type refusal struct {
 	outcome outcome
-	code    string // of the status
+	code    string // of the status; empty: "-"
 	reason  string // for the client and the log
 }
+
+func (r *refusal) Error() string { return r.reason }
 
 // defaultTTL is what a client that sends no proxy-ttl is taken to have sent,
 // as in Dovecot.
 const defaultTTL = 5
 
-// prepare makes cmd ready for a backend, in place, or refuses it.
-func prepare(cmd *doveadm.Command) (request, *refusal) {
+// prepare makes the command of a client of minor version m ready for a backend,
+// in place, or refuses it. The request is valid in either case.
+func prepare(cmd *doveadm.Command, m doveadm.Minor) (request, *refusal) {
 	info, args, known := doveadm.LookupWords(cmd.Name, cmd.Args)
 	if known {
 		// Servers take the words of a name in several fields; from here on
 		// there is one spelling only.
 		cmd.Name, cmd.Args = info.Name, args
 	}
-	r := request{cmd: cmd, info: info}
+	r := request{cmd: cmd, info: info, ttlAt: -1}
+	refused := func(o outcome, code, reason string) (request, *refusal) {
+		return r, &refusal{o, code, reason}
+	}
 	switch {
 	case hasControl(cmd.User):
-		return r, &refusal{noUser, doveadm.CodeNoUser, "user name with control characters"}
-	case info.Input:
-		return r, unsupported("%s reads input", cmd.Name)
-	case info.Tunnel:
-		return r, unsupported("%s needs a two-way stream", cmd.Name)
+		return refused(noUser, doveadm.CodeNoUser, "user name with control characters")
 	case cmd.Name == "batch":
-		return r, unsupported("batch holds other commands")
+		return refused(denied, doveadm.CodeUsage, "batch is not supported: send the commands in it one by one")
 	case info.Repeat == doveadm.RepeatServerWide:
-		return r, &refusal{denied, doveadm.CodeNoPerm, cmd.Name + " stops or reloads a whole server: run it there"}
+		return refused(denied, doveadm.CodeNoPerm, cmd.Name+" stops or reloads a whole server: run it there")
 	}
-	if refused := r.normalize(); refused != nil {
-		return r, refused
+	if refusal := r.normalize(m); refusal != nil {
+		return r, refusal
 	}
-	return r, r.passExtra()
+	return r, r.readExtra()
 }
 
-func unsupported(format string, a ...any) *refusal {
-	return &refusal{denied, doveadm.CodeUsage, "not supported by this version of the proxy: " + fmt.Sprintf(format, a...)}
-}
-
-// normalize takes the options out that say for whom the command runs: the
-// user name field says it, and servers of different versions do different
-// things with them.
-func (r *request) normalize() *refusal {
+// normalize takes the options out that say for whom the command runs. The user
+// name field says it; what servers make of the options depends on their
+// version: one of 2.4 runs a command with -A for all of its users.
+func (r *request) normalize(m doveadm.Minor) *refusal {
 	if r.info.Kind == doveadm.GlobalCommand {
 		return nil // -A, -F and -u are other options there
 	}
 	n, err := r.info.NormalizeArgs(r.cmd.Args)
 	var bad *doveadm.ArgumentError
-	switch {
-	case n.AllUsers:
-		return unsupported("option -A (all users)")
-	case n.HasUserFile:
-		return unsupported("option -F (users of a file)")
-	case n.UserMask:
-		return unsupported("option -u with a mask")
-	case errors.As(err, &bad) && (bad.Problem == doveadm.UncertainOption || bad.Problem == doveadm.ForbiddenByte):
+	if errors.As(err, &bad) && (r.info.Input || bad.Problem == doveadm.UncertainOption || bad.Problem == doveadm.ForbiddenByte) {
 		return &refusal{denied, doveadm.CodeUsage, err.Error()}
 	}
 	// Other mistakes are for the backend to answer.
 	r.cmd.Args = n.Args
+
+	several := n.AllUsers || n.HasUserFile
+	switch {
+	case n.UserFile != "":
+		return &refusal{denied, doveadm.CodeNoPerm, "option -F names a file of the backend: let the client read it, which then sends one command for each user"}
+	case m >= doveadm.MinorExtraFields && several:
+		// Such a client knows that the server does not.
+		return &refusal{denied, doveadm.CodeUsage, "options -A and -F: send one command for each user"}
+	case m < doveadm.MinorExtraFields && (several || n.UserMask):
+		r.userColumn = true
+	}
+	if !r.userColumn {
+		return nil
+	}
+	if _, ok := r.info.Columns(r.cmd.Args); !ok {
+		return &refusal{denied, doveadm.CodeUsage, r.cmd.Name + " for several users: the number of columns is not known, so the user name cannot be put in front of each row"}
+	}
 	return nil
 }
 
-// passExtra decrements proxy-ttl and looks at the forward fields.
-func (r *request) passExtra() *refusal {
+// readExtra reads proxy-ttl, decrements it, and looks at the forward fields.
+func (r *request) readExtra() *refusal {
 	const ttlField, forwardField = "proxy-ttl=", "forward="
-	ttl, at := defaultTTL, -1
+	r.ttl = defaultTTL
 	for i, e := range r.cmd.Extra {
 		if v, ok := strings.CutPrefix(e, ttlField); ok {
-			at = i
+			r.ttlAt = i
 			if n, err := strconv.Atoi(v); err == nil {
-				ttl = n
+				r.ttl = min(n, defaultTTL)
 			}
 		}
 		if f, ok := strings.CutPrefix(e, forwardField); ok {
@@ -99,20 +113,33 @@ func (r *request) passExtra() *refusal {
 			}
 		}
 	}
-	if ttl <= 1 {
-		return &refusal{loops, doveadm.CodeTempFail, "TTL reached zero - proxies appear to be looping?"}
-	}
-	next := ttlFields[min(ttl, len(ttlFields))-1]
-	if at >= 0 {
-		r.cmd.Extra[at] = next
-	} else {
-		r.cmd.Extra = append(r.cmd.Extra, next)
+	if err := r.decrementTTL(); err != nil {
+		return &refusal{loops, doveadm.CodeTempFail, err.Error()}
 	}
 	return nil
 }
 
-// ttlFields are the decremented fields by the received value less one.
-var ttlFields = [...]string{"", "proxy-ttl=1", "proxy-ttl=2", "proxy-ttl=3", "proxy-ttl=4"}
+var errTTL = errors.New("TTL reached zero - proxies appear to be looping?")
+
+// decrementTTL counts one hop. A tunnel comes with 1, because Dovecot's own
+// proxies cannot pass one on.
+func (r *request) decrementTTL() error {
+	switch {
+	case r.ttl > 1:
+		r.ttl--
+	case !r.info.Tunnel || r.ttl < 1:
+		return errTTL
+	}
+	if r.ttlAt < 0 {
+		r.ttlAt = len(r.cmd.Extra)
+		r.cmd.Extra = append(r.cmd.Extra, "")
+	}
+	r.cmd.Extra[r.ttlAt] = ttlFields[r.ttl]
+	return nil
+}
+
+// ttlFields are the fields by their value, which is less than defaultTTL.
+var ttlFields = [defaultTTL]string{1: "proxy-ttl=1", 2: "proxy-ttl=2", 3: "proxy-ttl=3", 4: "proxy-ttl=4"}
 
 func hasControl(s string) bool {
 	for i := 0; i < len(s); i++ {
@@ -123,8 +150,17 @@ func hasControl(s string) bool {
 	return false
 }
 
-// columns returns the number of fields in a row of the reply.
-func (r *request) columns() (int, bool) { return r.info.Columns(r.cmd.Args) }
+// columns returns the number of fields in a row of the reply of a server of
+// minor version m.
+func (r *request) columns(m doveadm.Minor) (int, bool) {
+	if m >= doveadm.MinorExtraFields && r.cmd.Name == "mailbox status" && slices.ContainsFunc(r.cmd.Args, mayMeanAll) {
+		// 2.4.2 sends one more than 2.4.1.
+		return 0, false
+	}
+	return r.info.Columns(r.cmd.Args)
+}
+
+func mayMeanAll(arg string) bool { return slices.Contains(strings.Fields(arg), "all") }
 
 // repeatable reports whether the command may be sent again after its reply was
 // lost before the first byte. A command whose second run may report a failure

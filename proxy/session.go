@@ -10,6 +10,7 @@ import (
 	"runtime/debug"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/hashicorp/go-hclog"
@@ -18,8 +19,8 @@ import (
 	"github.com/doveadm-proxy/doveadm-proxy/pool"
 )
 
-// session is one client connection from accept to close. Its goroutine reads a
-// command, runs it to its end, and reads the next.
+// session is one client connection from accept to close. Its goroutine reads
+// commands and runs them, or starts the tasks that run them.
 type session struct {
 	proxy    *Proxy
 	listener *listener
@@ -27,15 +28,20 @@ type session struct {
 	wire     *doveadm.ServerConn
 	log      hclog.Logger
 	client   string // who logged in
-	cmd      doveadm.Command
-	out      []byte // what goes to the client next
+	out      []byte // used again by each task that runs alone
+	alone    task   // likewise
+
+	pipeline pipeline
+	tasks    sync.WaitGroup // those that run beside each other
+	running  atomic.Int64   // how many of them there are
+	broken   atomic.Bool    // no further reply is to be written
 
 	// mu guards what follows.
-	mu      sync.Mutex
-	busy    bool       // a command runs
-	ending  bool       // no further command is read
-	gone    bool       // cut
-	backend *pool.Conn // that runs the command
+	mu       sync.Mutex
+	reading  bool // waits for a command
+	ending   bool // no further command is read
+	gone     bool // cut
+	backends map[*task]*pool.Conn
 }
 
 const (
@@ -55,25 +61,30 @@ func newSession(p *Proxy, l *listener, nc net.Conn) *session {
 		nc:       nc,
 		wire:     doveadm.NewServerConn(nc, 0),
 		log:      p.log.With("session", p.nextID.Add(1), "peer", peerName(nc)),
+		backends: make(map[*task]*pool.Conn),
 	}
 }
 
 func (s *session) serve() {
 	defer s.forget()
-	defer func() {
-		if v := recover(); v != nil {
-			s.log.Error("session ended by a bug", "panic", v, "stack", string(debug.Stack()))
-		}
-	}()
+	defer s.reportPanic()
 	if err := s.handshake(); err != nil {
 		return
 	}
 	s.serveCommands()
 }
 
+// reportPanic keeps a bug that one session found from ending all of them.
+func (s *session) reportPanic() {
+	if v := recover(); v != nil {
+		s.log.Error("session ended by a bug", "panic", v, "stack", string(debug.Stack()))
+	}
+}
+
 // forget closes the connection and takes the session out of the books.
 func (s *session) forget() {
 	s.nc.Close()
+	s.tasks.Wait()
 	p := s.proxy
 	p.mu.Lock()
 	delete(p.sessions, s)
@@ -85,7 +96,13 @@ func (s *session) forget() {
 func (s *session) handshake() error {
 	limits := s.proxy.snapshot.Load().config.Limits
 	deadline := time.Now().Add(limits.HandshakeTimeout)
+	s.mu.Lock()
+	s.reading = true
+	if s.ending {
+		deadline = time.Unix(1, 0)
+	}
 	s.nc.SetDeadline(deadline)
+	s.mu.Unlock()
 	ctx, cancel := context.WithDeadline(s.proxy.cut, deadline)
 	defer cancel()
 
@@ -99,7 +116,10 @@ func (s *session) handshake() error {
 	}
 	err := s.wire.Handshake(authenticate)
 	if err == nil {
+		s.mu.Lock()
+		s.reading = false
 		s.nc.SetDeadline(time.Time{})
+		s.mu.Unlock()
 		s.log.Debug("logged in", "client", s.client, "minor", uint32(s.wire.ClientMinor()))
 		return nil
 	}
@@ -137,18 +157,49 @@ func (s *session) handshakeFailed(err error, deadline time.Time) {
 
 func (s *session) serveCommands() {
 	for s.mayRead() {
-		err := s.wire.ReadCommand(&s.cmd)
+		t := &s.alone
+		*t = task{session: s, cmd: t.cmd}
+		t.out.task = t
+		err := s.wire.ReadCommand(&t.cmd)
 		if !s.begin(err) {
 			return
 		}
-		keep := s.run()
-		s.wire.Shrink()
-		if !keep {
-			s.linger()
-			return
+		t.request, t.refused = prepare(&t.cmd, s.wire.ClientMinor())
+		whole := true
+		if t.request.info.Input {
+			whole = s.takeInput(t)
+		}
+		if t.request.userColumn {
+			if n, _ := t.request.info.Columns(t.cmd.Args); n > 0 {
+				t.out.column = newUserColumn(t.cmd.User, n)
+			}
+		}
+		if !s.dispatch(t) || !whole {
+			break
 		}
 	}
+	s.waitForTasks()
 	s.linger()
+}
+
+// dispatch runs a task, or starts it where the client has sent more commands
+// ahead. It reports whether the session goes on.
+func (s *session) dispatch(t *task) bool {
+	depth := max(s.proxy.snapshot.Load().clients[s.client].PipelineDepth, 1)
+	ahead := s.wire.Pipelined() && depth > 1
+	if t.request.info.Tunnel || !ahead && s.running.Load() == 0 {
+		s.waitForTasks()
+		keep := s.runAlone(t)
+		s.wire.Shrink()
+		return keep
+	}
+	beside := new(task)
+	*beside = *t
+	beside.request.cmd = &beside.cmd
+	beside.out.task = beside
+	t.cmd = doveadm.Command{} // its slices belong to the other one now
+	s.runBeside(beside, depth)
+	return true
 }
 
 // mayRead prepares for the next command and reports whether there shall be
@@ -157,10 +208,10 @@ func (s *session) mayRead() bool {
 	idle := s.proxy.snapshot.Load().config.Limits.IdleTimeout
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.busy = false
 	if s.ending || s.gone {
 		return false
 	}
+	s.reading = true
 	if idle > 0 {
 		s.nc.SetReadDeadline(time.Now().Add(idle))
 	}
@@ -170,14 +221,19 @@ func (s *session) mayRead() bool {
 // begin takes a command that was read and reports whether it is to be run.
 func (s *session) begin(err error) bool {
 	s.mu.Lock()
-	s.busy = err == nil && !s.gone
+	s.reading = false
 	gone, ending := s.gone, s.ending || s.gone
 	s.mu.Unlock()
+	if err == nil {
+		return !gone
+	}
 
+	s.waitForTasks()
 	var flag doveadm.UnknownFlagError
 	switch {
-	case err == nil:
-		return !gone
+	case s.broken.Load():
+		s.log.Debug("session closed after a command")
+		s.linger()
 	case ending:
 		s.log.Debug("session closed", "reason", "shutting down")
 		s.linger()
@@ -236,7 +292,7 @@ func (s *session) endWhenIdle() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.ending = true
-	if !s.busy {
+	if s.reading {
 		s.nc.SetReadDeadline(time.Unix(1, 0))
 	}
 }
@@ -247,18 +303,25 @@ func (s *session) cut() {
 	defer s.mu.Unlock()
 	s.gone = true
 	s.nc.Close()
-	if s.backend != nil {
-		s.backend.Client().Close()
+	for _, c := range s.backends {
+		c.Client().Close()
 	}
 }
 
-// hold remembers the connection that runs the command, so that cut reaches it.
-// It reports false if the session has been cut.
-func (s *session) hold(c *pool.Conn) bool {
+// hold remembers the connection that runs a task, so that cut reaches it. It
+// reports false if the session has been cut.
+func (s *session) hold(t *task, c *pool.Conn) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.backend = c
+	s.backends[t] = c
 	return !s.gone
+}
+
+// drop forgets the connection that hold remembered.
+func (s *session) drop(t *task) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.backends, t)
 }
 
 // printable makes text from a peer fit for a log.

@@ -4,6 +4,10 @@ import (
 	"errors"
 	"fmt"
 	"reflect"
+	"sync"
+
+	"github.com/hashicorp/go-hclog"
+	"golang.org/x/sync/semaphore"
 
 	"github.com/doveadm-proxy/doveadm-proxy/config"
 	"github.com/doveadm-proxy/doveadm-proxy/internal/auth"
@@ -11,20 +15,35 @@ import (
 	"github.com/doveadm-proxy/doveadm-proxy/router"
 )
 
-// snapshot is one configuration at work. It does not change.
+// snapshot is one configuration at work. It does not change, but for the
+// servers that referrals lead to.
 type snapshot struct {
+	log      hclog.Logger
 	config   *config.Config
 	table    *router.Table
 	verifier *auth.Verifier
-	clients  map[string]bool
+	clients  map[string]config.Client
 	shards   map[string][]backend  // of a shard, in order of preference
 	pools    map[string]*pool.Pool // by name of the backend
+
+	// Servers that only referrals name, by address.
+	mu        sync.Mutex
+	elsewhere map[string]backend
+	closed    bool
 }
 
 // backend is a backend at work.
 type backend struct {
 	*pool.Pool
+	config   config.Backend
+	address  string
 	timeouts config.Timeouts
+	limits   config.Pool
+	tunnels  *semaphore.Weighted
+}
+
+func newBackend(p *pool.Pool, c config.Backend) backend {
+	return backend{p, c, c.Address, c.Timeouts, c.Pool, semaphore.NewWeighted(int64(c.Pool.MaxTunnels))}
 }
 
 // build makes the snapshot of cfg with the pools of old where the backend is
@@ -35,27 +54,26 @@ func (p *Proxy) build(cfg *config.Config, old *snapshot) (*snapshot, error) {
 		return nil, err
 	}
 	s := &snapshot{
+		log:      p.log.Named("pool"),
 		config:   cfg,
 		table:    table,
 		verifier: auth.NewVerifier(hashes, p.logins),
-		clients:  make(map[string]bool),
+		clients:  make(map[string]config.Client),
 		shards:   make(map[string][]backend),
 		pools:    make(map[string]*pool.Pool),
 	}
 	for _, c := range cfg.Clients {
-		s.clients[c.Name] = true
+		s.clients[c.Name] = c
 	}
 	before := old.backends()
 	for _, shard := range cfg.Shards {
 		for _, b := range shard.Backends {
-			bp := (*pool.Pool)(nil)
-			if was, ok := before[b.Name]; ok && reflect.DeepEqual(was, b) {
-				bp = old.pools[b.Name]
-			} else {
-				bp = pool.New(b, nil, p.log.Named("pool"))
+			at, ok := before[b.Name]
+			if !ok || !reflect.DeepEqual(at.config, b) {
+				at = newBackend(pool.New(b, nil, p.log.Named("pool")), b)
 			}
-			s.pools[b.Name] = bp
-			s.shards[shard.Name] = append(s.shards[shard.Name], backend{bp, b.Timeouts})
+			s.pools[b.Name] = at.Pool
+			s.shards[shard.Name] = append(s.shards[shard.Name], at)
 		}
 	}
 	return s, nil
@@ -84,14 +102,14 @@ func parts(cfg *config.Config) (*router.Table, map[string]auth.Hash, error) {
 }
 
 // backends returns the backends of a snapshot by name.
-func (s *snapshot) backends() map[string]config.Backend {
-	all := make(map[string]config.Backend)
+func (s *snapshot) backends() map[string]backend {
+	all := make(map[string]backend)
 	if s == nil {
 		return all
 	}
-	for _, shard := range s.config.Shards {
-		for _, b := range shard.Backends {
-			all[b.Name] = b
+	for _, shard := range s.shards {
+		for _, b := range shard {
+			all[b.Name()] = b
 		}
 	}
 	return all
@@ -105,7 +123,7 @@ func (s *snapshot) without(next *snapshot) []*pool.Pool {
 			left = append(left, p)
 		}
 	}
-	return left
+	return append(left, s.closeElsewhere()...)
 }
 
 // discard closes the pools of a snapshot that was not put to work.

@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"os"
 	"sync"
 	"sync/atomic"
@@ -32,11 +31,24 @@ func (b *spoolBudget) take(n int64) bool {
 	return false
 }
 
-// spool holds what a client has not read yet, in memory and then in an
-// unlinked file, and writes it to the client from a goroutine of its own. The
-// session that made it calls write, then finish or abandon.
+// unlinkedFile returns a new file without a name: it is gone when it is
+// closed, or when the process ends.
+func unlinkedFile(dir string) (*os.File, error) {
+	f, err := os.CreateTemp(dir, "doveadm-proxy-")
+	if err != nil {
+		return nil, fmt.Errorf("limits.spool_dir: %w", err)
+	}
+	os.Remove(f.Name())
+	return f, nil
+}
+
+// spool holds what a client has not read yet of a reply, in memory and then in
+// an unlinked file, and writes it to the client from a goroutine of its own,
+// once it is its turn. The task that made it calls write, then finish or
+// abandon.
 type spool struct {
-	nc           net.Conn
+	session      *session
+	turn         <-chan struct{} // nil: at once
 	writeTimeout time.Duration
 	dir          string
 	budget       *spoolBudget
@@ -46,18 +58,22 @@ type spool struct {
 	// write behind end, by the goroutine before it.
 	mu       sync.Mutex
 	changed  sync.Cond
-	memory   []byte   // comes before what is in the file
-	file     *os.File // nil until memory is full
-	begin    int64    // of the unread part of the file
-	end      int64    // of the written part
-	finished bool     // nothing more is written
+	given    chan struct{} // closed by abandon, for a spool whose turn never comes
+	memory   []byte        // comes before what is in the file
+	file     *os.File      // nil until memory is full
+	begin    int64         // of the unread part of the file
+	end      int64         // of the written part
+	finished bool          // nothing more is written
+	writing  bool          // the goroutine writes to the client
 	err      error
 }
 
-func newSpool(s *session) *spool {
+func newSpool(s *session, turn <-chan struct{}) *spool {
 	limits := s.proxy.snapshot.Load().config.Limits
 	sp := &spool{
-		nc:           s.nc,
+		session:      s,
+		turn:         turn,
+		given:        make(chan struct{}),
 		writeTimeout: limits.WriteTimeout,
 		dir:          limits.SpoolDir,
 		budget:       s.proxy.spool,
@@ -84,12 +100,11 @@ func (s *spool) write(p []byte) error {
 		return errSpoolFull
 	}
 	if s.file == nil {
-		f, err := os.CreateTemp(s.dir, "doveadm-proxy-")
+		f, err := unlinkedFile(s.dir)
 		if err != nil {
 			s.budget.used.Add(-int64(len(p)))
-			return fmt.Errorf("limits.spool_dir: %w", err)
+			return err
 		}
-		os.Remove(f.Name())
 		s.file = f
 	}
 	if s.begin == s.end {
@@ -122,14 +137,17 @@ func (s *spool) finish() error {
 // abandon drops what the client has not read. The session closes the
 // connection after it, so the client sees no reply that only seems whole.
 func (s *spool) abandon() {
-	s.nc.SetWriteDeadline(time.Unix(1, 0))
 	s.mu.Lock()
 	s.finished = true
 	if s.err == nil {
 		s.err = errAbandoned
 	}
 	s.changed.Signal()
+	if s.writing {
+		s.session.nc.SetWriteDeadline(time.Unix(1, 0))
+	}
 	s.mu.Unlock()
+	close(s.given)
 	<-s.done
 	s.release()
 }
@@ -147,6 +165,17 @@ func (s *spool) release() {
 // drain writes to the client until everything is written or the client fails.
 func (s *spool) drain() {
 	defer close(s.done)
+	if s.turn != nil {
+		select {
+		case <-s.turn:
+		case <-s.given:
+			return
+		}
+	}
+	if s.session.broken.Load() {
+		s.fail(errSessionOver)
+		return
+	}
 	var block []byte
 	for {
 		p, err := s.next(&block)
@@ -156,12 +185,30 @@ func (s *spool) drain() {
 			}
 			return
 		}
-		s.nc.SetWriteDeadline(time.Now().Add(s.writeTimeout))
-		if _, err := s.nc.Write(p); err != nil {
+		if err := s.send(p); err != nil {
 			s.fail(err)
 			return
 		}
 	}
+}
+
+func (s *spool) send(p []byte) error {
+	nc := s.session.nc
+	s.mu.Lock()
+	err := s.err
+	if err == nil {
+		s.writing = true
+		nc.SetWriteDeadline(time.Now().Add(s.writeTimeout))
+	}
+	s.mu.Unlock()
+	if err != nil {
+		return err
+	}
+	_, err = nc.Write(p)
+	s.mu.Lock()
+	s.writing = false
+	s.mu.Unlock()
+	return err
 }
 
 func (s *spool) fail(err error) {

@@ -50,9 +50,9 @@ func TestRawClient(t *testing.T) {
 	// Everything that the proxy refuses itself leaves the session usable.
 	send("\tu9-1\tquota get\n")
 	expect("\n-NOUSER\n")
-	send("\tu1-1\tmailbox list\t-A\n")
+	send("\tu1-1\tbatch\t:\tquota get\n")
 	expect("\n-USAGE\n")
-	send("\tu1-1\tsave\t-m\tINBOX\n")
+	send("\tu1-1\tsave\t-Z\n\tu1-1\tmailbox create\tSMUGGLED\r\n\r\n.\r\n")
 	expect("\n-USAGE\n")
 	send("\t\tstop\n")
 	expect("\n-NOPERM\n")
