@@ -51,7 +51,7 @@ func TestServerHandshake(t *testing.T) {
 		"nothing to decode":    {client: hello + "PLAIN\t\n", written: greeting, err: "protocol error: login is not of the form PLAIN asks for"},
 		"other mechanism":      {client: hello + "LOGIN\tsecret\n", written: greeting, err: "protocol error: login by another mechanism than PLAIN"},
 		"a command":            {client: hello + "\tsecret\tquota get\n", written: greeting, err: "protocol error: login by another mechanism than PLAIN"},
-		"STARTTLS":             {client: hello + "STARTTLS\n", written: greeting, err: "protocol error: STARTTLS on a listener without TLS"},
+		"STARTTLS":             {client: hello + "STARTTLS\n", written: greeting, err: "protocol error: STARTTLS where it is not offered"},
 		"a TLS ClientHello":    {client: "\x16\x03\x01\x02\x00\x01\x00", err: "protocol error: TLS handshake on a listener without TLS"},
 		"an HTTP request":      {client: "GET / HTTP/1.1\r\n\r\n", err: `protocol error: not a doveadm client: "GET / HTTP/1.1"`},
 		"other major":          {client: "VERSION\tdoveadm-server\t2\t0\n", err: `protocol error: not a doveadm client: "VERSION\tdoveadm-server\t2\t0"`},
