@@ -90,7 +90,12 @@ func (l *loader) blocks(in block, all hclsyntax.Blocks, at *place, prefix string
 }
 
 // block decodes b into what spec is bound to, and returns where it all stands.
+// That begins with the defaults, or, where there is a parent, with its values,
+// which are there already.
 func (l *loader) block(spec block, b *hclsyntax.Block, parent *place) place {
+	if parent == nil {
+		spec.reset()
+	}
 	at := place{whole: b.Range(), header: b.DefRange(), attrs: map[string]value{}, parent: parent}
 	if len(b.LabelRanges) > 0 {
 		at.label = b.LabelRanges[0]

@@ -22,6 +22,7 @@ type source struct {
 	// Set by parse:
 	text   []byte // what could be parsed of bytes, at its place
 	broken []line // what could not
+	lost   line   // from here on nothing was parsed; the zero line: all was
 	file   *hcl.File
 	shown  *shown
 }
@@ -122,7 +123,7 @@ func (s *source) parse(root block) hcl.Diagnostics {
 	s.shown = show(s, root)
 	for _, d := range diags {
 		d.Expression, d.EvalContext, d.Context = nil, nil, nil
-		s.clip(d.Subject)
+		d.Subject = s.clip(*d.Subject)
 		switch d.Summary {
 		case "Invalid multi-line string", "Unterminated template string":
 			d.Summary = "Quote not closed"
@@ -148,7 +149,7 @@ func (s *source) parse(root block) hcl.Diagnostics {
 		case redefined:
 			d.Detail = "The attribute stands in this block twice. Remove one of the two."
 		}
-		if s.shown.hides(d.Subject) {
+		if d.Summary != notRead && s.shown.hides(d.Subject) {
 			d.Summary = "Syntax error"
 			d.Detail = `What stands here cannot be understood. It is not shown, because it may be a secret. Write one attribute a line, and strings in double quotes: password_file = "/path/to/the/file"`
 		}
@@ -157,7 +158,7 @@ func (s *source) parse(root block) hcl.Diagnostics {
 }
 
 // clip makes a range one of a part of its first line.
-func (s *source) clip(r *hcl.Range) {
+func (s *source) clip(r hcl.Range) *hcl.Range {
 	l := lineOf(s.bytes, r.Start.Byte)
 	text := strings.TrimRight(string(s.bytes[l.from:l.to]), " \t\r")
 	if r.Start.Byte >= l.from+len(text) {
@@ -166,6 +167,7 @@ func (s *source) clip(r *hcl.Range) {
 	if r.End.Byte > l.to || r.Empty() {
 		r.End = hcl.Pos{Line: l.number, Column: utf8.RuneCountInString(text) + 1, Byte: l.from + len(text)}
 	}
+	return &r
 }
 
 func (s *source) body() *hclsyntax.Body { return s.file.Body.(*hclsyntax.Body) }
