@@ -1,38 +1,43 @@
 package doveadm
 
 import (
-	"os"
 	"os/exec"
-	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/doveadm-proxy/doveadm-proxy/internal/dovecot"
 )
 
-// doveadmProgram is the installed doveadm of 2.3 with all plugins that bring
+// doveadmProgram is the real doveadm of a series with all plugins that bring
 // commands. Its command line parser is the one of the server, and its table of
 // commands is the server's and the clientCommands.
-type doveadmProgram struct{ path, config string }
+type doveadmProgram struct {
+	series  Series
+	version dovecot.Version
+	options []string // before the command
+}
 
-func installedDoveadm(t *testing.T) doveadmProgram {
-	t.Helper()
-	path, err := exec.LookPath("doveadm")
-	if err != nil {
-		t.Fatal("doveadm is missing: apt-get install dovecot-core dovecot-sieve")
+// eachDoveadm runs a test with the program of each series.
+func eachDoveadm(t *testing.T, test func(t *testing.T, d doveadmProgram)) {
+	for _, d := range []doveadmProgram{
+		{Series23, dovecot.V23, []string{"-c", "/dev/null", "-o", "mail_plugins=quota acl fts mail_crypt"}},
+		{Series24, dovecot.V24, []string{"-O", "-o", "mail_plugins=quota acl fts fts_flatcurve mail_crypt"}},
+	} {
+		t.Run(string(d.version), func(t *testing.T) { test(t, d) })
 	}
-	config := filepath.Join(t.TempDir(), "dovecot.conf")
-	if err := os.WriteFile(config, []byte("mail_plugins = quota acl fts mail_crypt\n"), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	return doveadmProgram{path, config}
 }
 
 // run returns what doveadm prints on either channel. It fails with the usage
 // status in all that is asked here, so its status says nothing.
 func (d doveadmProgram) run(t *testing.T, args ...string) string {
 	t.Helper()
-	out, err := exec.CommandContext(t.Context(), d.path, append([]string{"-c", d.config}, args...)...).CombinedOutput()
+	cmd, err := dovecot.Command(t.Context(), d.version, "doveadm", append(slices.Clip(d.options), args...)...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, err := cmd.CombinedOutput()
 	if _, failed := err.(*exec.ExitError); err != nil && !failed {
 		t.Fatal(err)
 	}
@@ -68,21 +73,22 @@ func (d doveadmProgram) commands(t *testing.T, words ...string) (names []string)
 	return slices.Compact(names)
 }
 
-func TestCommandTableAsInstalled(t *testing.T) {
-	d := installedDoveadm(t)
+func TestCommandTableAsInstalled(t *testing.T) { eachDoveadm(t, testCommandTableAsInstalled) }
+
+func testCommandTableAsInstalled(t *testing.T, d doveadmProgram) {
 	installed := d.commands(t)
 	if !slices.Contains(installed, "mailbox list") {
 		t.Fatalf("doveadm help lists no commands that can be read:\n%s", d.run(t, "help"))
 	}
-	if slices.Contains(installed, "compress-connect") {
-		t.Fatal("the installed doveadm is not of 2.3: this test needs the one of Debian 12 (apt-get install dovecot-core dovecot-sieve)")
+	if slices.Contains(installed, "compress-connect") != (d.series == Series24) {
+		t.Fatalf("the installed doveadm is not of %s, run make deps", d.version)
 	}
 	if !slices.Contains(installed, "sieve put") {
-		t.Fatal("doveadm has no sieve commands: apt-get install dovecot-sieve")
+		t.Fatal("doveadm has no sieve commands, run make deps")
 	}
 	var table []string
 	for _, c := range allCommands() {
-		if c.Series&Series23 != 0 {
+		if c.Series&d.series != 0 {
 			table = append(table, c.Name)
 		}
 	}
@@ -98,7 +104,7 @@ func TestCommandTableAsInstalled(t *testing.T) {
 	}
 
 	for _, c := range allCommands() {
-		if c.Series&Series23 != 0 && c.Kind != ClientCommand && slices.Contains(installed, c.Name) {
+		if c.Series&d.series != 0 && c.Kind != ClientCommand && slices.Contains(installed, c.Name) {
 			t.Run(c.Name, func(t *testing.T) {
 				t.Parallel()
 				d.compareOptions(t, c)
@@ -112,15 +118,13 @@ func TestCommandTableAsInstalled(t *testing.T) {
 func (d doveadmProgram) compareOptions(t *testing.T, c *CommandInfo) {
 	words := strings.Fields(c.Name)
 	ask := func(args ...string) string { return d.run(t, append(slices.Clip(words), args...)...) }
+	params := seriesParams(c, d.series)
 	var args, long []string
 	flags := ""
 	same := true // no two differ in more than their name
-	for _, p := range c.Params {
-		if p.Series&Series23 == 0 {
-			continue
-		}
+	for _, p := range params {
 		long = append(long, "--"+p.Long)
-		first := c.Params[0]
+		first := params[0]
 		same = same && p.Short == first.Short && (p.Kind == ParamFlag) == (first.Kind == ParamFlag)
 		letter := ""
 		if p.Short != 0 { // that it has none is known from the recorded list only
@@ -131,13 +135,23 @@ func (d doveadmProgram) compareOptions(t *testing.T, c *CommandInfo) {
 			flags += letter
 			continue
 		}
-		args = append(args, "--"+p.Long+"=1")
+		value := "!" // neither an option nor a number
+		if p.Kind == ParamNumber {
+			value = "9"
+			// 2.4 looks at numbers at once, 2.3 never tells.
+			if d.series == Series24 && (p.common == notCommon || c.Name == "purge") {
+				if out := ask("--"+p.Long+"=!", "-:"); !strings.Contains(out, "Invalid number: !") {
+					t.Errorf("--%s is no number: %s", p.Long, out)
+				}
+			}
+		}
+		args = append(args, "--"+p.Long+"="+value)
 		if letter != "" {
-			args = append(args, "-"+letter+"!")
+			args = append(args, "-"+letter+value)
 		}
 	}
 	// A flag that had a value would eat the rest of its group, a value that
-	// were none would leave its "!" to be an option.
+	// were none would leave what is no option to be one.
 	args = append(args, "-"+flags+":", "-;")
 	if out := ask(args...); !strings.Contains(out, "invalid option -- ':'") {
 		t.Errorf("%q: %s", args, out)
@@ -157,10 +171,11 @@ func (d doveadmProgram) compareOptions(t *testing.T, c *CommandInfo) {
 		}
 	default:
 		_, list, _ := strings.Cut(out, "possibilities:")
+		list, _, _ = strings.Cut(list, "\n")
 		listed := strings.Fields(strings.ReplaceAll(list, "'", ""))
 		want := slices.Clone(long)
-		for _, p := range c.Params[1:] {
-			first := c.Params[0]
+		for _, p := range params[1:] {
+			first := params[0]
 			if p.Short == first.Short && (p.Kind == ParamFlag) == (first.Kind == ParamFlag) {
 				want = slices.DeleteFunc(want, func(s string) bool { return s == "--"+p.Long })
 			}
@@ -173,12 +188,14 @@ func (d doveadmProgram) compareOptions(t *testing.T, c *CommandInfo) {
 
 // How the server's getopt_long takes abbreviated names is what the parser
 // believes.
-func TestAbbreviationsAsInstalled(t *testing.T) {
-	d := installedDoveadm(t)
-	for _, test := range []struct {
+func TestAbbreviationsAsInstalled(t *testing.T) { eachDoveadm(t, testAbbreviationsAsInstalled) }
+
+func testAbbreviationsAsInstalled(t *testing.T, d doveadmProgram) {
+	type abbreviation struct {
 		command, name string
 		want          string // part of getopt's answer
-	}{
+	}
+	tests := []abbreviation{
 		{"purge", "a", "'--all-users' doesn't allow an argument"},
 		{"purge", "all", "'--all-users' doesn't allow an argument"},
 		{"purge", "u", "is ambiguous"},
@@ -196,13 +213,26 @@ func TestAbbreviationsAsInstalled(t *testing.T) {
 		{"mailbox status", "f", "is ambiguous"},
 		{"fetch", "f", "invalid option"},
 		{"sync", "all", "is ambiguous"},
-	} {
+	}
+	switch d.series {
+	case Series23:
+		tests = append(tests, abbreviation{"purge", "no", "unrecognized option"})
+	case Series24:
+		tests = append(
+			tests,
+			abbreviation{"purge", "no", "'--no-userdb-lookup' doesn't allow an argument"},
+			abbreviation{"save", "no", "'--no-userdb-lookup' doesn't allow an argument"},
+			abbreviation{"sync", "n", "is ambiguous"},
+			abbreviation{"save", "u", "is ambiguous"},
+		)
+	}
+	for _, test := range tests {
 		c, _ := LookupCommand(test.command)
 		out := d.run(t, append(strings.Fields(test.command), "--"+test.name+"=1", "-:")...)
 		if !strings.Contains(out, test.want) {
 			t.Errorf("%s --%s=1: %s, want %q", test.command, test.name, out, test.want)
 		}
-		p, problem := resolveLong(c.Params, test.name, Series23)
+		p, problem := resolveLong(c.Params, test.name, d.series)
 		var got string
 		switch {
 		case p == nil && problem == AmbiguousOption:
