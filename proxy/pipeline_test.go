@@ -20,6 +20,10 @@ func TestPipeline(t *testing.T) {
 	var running, most atomic.Int64
 	var busy sync.Map // users with a command that runs
 	h := func(c *doveadmtest.Conn, cmd *doveadm.Command) {
+		if cmd.Name != "search" {
+			answer(c, cmd)
+			return
+		}
 		if _, twice := busy.LoadOrStore(cmd.User, true); twice {
 			t.Errorf("two commands of %s at once", cmd.User)
 		}
