@@ -156,6 +156,9 @@ func (s *ServerConn) readVersion() error {
 	}
 	minor, ok := parseVersion(line, serviceWantedByClient)
 	if !ok {
+		if bytes.HasPrefix(line, plainPrefix) {
+			return &ProtocolError{What: "login without a VERSION line before it"}
+		}
 		return &ProtocolError{What: fmt.Sprintf("not a doveadm client: %.64q", line)}
 	}
 	s.minor = minor

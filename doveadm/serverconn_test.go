@@ -54,6 +54,7 @@ func TestServerHandshake(t *testing.T) {
 		"STARTTLS":             {client: hello + "STARTTLS\n", written: greeting, err: "protocol error: STARTTLS where it is not offered"},
 		"a TLS ClientHello":    {client: "\x16\x03\x01\x02\x00\x01\x00", err: "protocol error: TLS handshake on a listener without TLS"},
 		"an HTTP request":      {client: "GET / HTTP/1.1\r\n\r\n", err: `protocol error: not a doveadm client: "GET / HTTP/1.1"`},
+		"login before VERSION": {client: plainSecret + hello, err: "protocol error: login without a VERSION line before it"},
 		"other major":          {client: "VERSION\tdoveadm-server\t2\t0\n", err: `protocol error: not a doveadm client: "VERSION\tdoveadm-server\t2\t0"`},
 		"names as elsewhere":   {client: "VERSION\tdoveadm-client\t1\t0\n", err: `protocol error: not a doveadm client: "VERSION\tdoveadm-client\t1\t0"`},
 		"nothing":              {client: "", err: "client disconnected before its VERSION line: EOF"},

@@ -396,6 +396,25 @@ func TestFullBackend(t *testing.T) {
 	})
 }
 
+// A login is an answer, too.
+func TestFullBackendGreetsOthers(t *testing.T) {
+	inBubble(t, func(b *config.Backend) { b.Breaker.Failures = 1 }, func(t *testing.T, w *world) {
+		w.set(&w.mute, true)
+		a := w.begin(t, Shared)
+		time.Sleep(time.Second)
+		w.set(&w.mute, false)
+		b := w.begin(t, Shared)
+		c := a.got(t) // by the dial for b
+		time.Sleep(4 * time.Second)
+		b.waits(t)
+		if s := w.Stat(); s.NoGreeting != 1 || s.Breaker != Closed {
+			t.Errorf("%+v", s)
+		}
+		c.Release(Reusable)
+		b.got(t).Release(Reusable)
+	})
+}
+
 func TestFullBackendTimeout(t *testing.T) {
 	answering(t, 1, func(t *testing.T, w *world, inUse []*Conn) {
 		a := w.begin(t, Shared)
@@ -426,6 +445,8 @@ func TestFullBackendWithoutConnections(t *testing.T) {
 		if s := w.Stat(); s.Breaker != Closed {
 			t.Errorf("%+v", s)
 		}
+		w.set(&w.mute, false)
+		w.begin(t, Shared).got(t).Release(Reusable) // at once: for what should it wait?
 	})
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"syscall"
@@ -71,8 +72,10 @@ func explain(err error) error {
 		return err
 	case errors.Is(err, os.ErrDeadlineExceeded):
 		return ErrNoProcess
+	case errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, syscall.ECONNRESET):
+		return fmt.Errorf("%w (is this the port of its service doveadm, and one without ssl?)", err)
 	}
-	return fmt.Errorf("%w (is this the port of its service doveadm, and one without ssl?)", err)
+	return err
 }
 
 // fullPause is how long a pool does not add connections after its backend

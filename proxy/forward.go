@@ -225,7 +225,7 @@ func (t *task) finish(rl *relay) verdict {
 		after = pool.Reusable
 	}
 	rl.release(after)
-	if rl.referral != "" {
+	if status.Code == doveadm.CodeReferral {
 		if !t.out.started && rl.bytes == 0 {
 			t.out.buf = t.out.buf[:0]
 			return refer

@@ -101,6 +101,26 @@ func (c *Conn) Reset() {
 	c.nc.Close()
 }
 
+// Input reads the dot-ended input of a command, to its final line, and returns
+// it as it was sent. Only the Handler may call it.
+func (c *Conn) Input() (string, error) {
+	var all strings.Builder
+	for {
+		line, err := c.in.ReadString('\n')
+		all.WriteString(line)
+		if err != nil || line == ".\r\n" || line == ".\n" {
+			return all.String(), err
+		}
+	}
+}
+
+// Rest reads until the client has no more to say. Only the Handler may call
+// it.
+func (c *Conn) Rest() (string, error) {
+	text, err := io.ReadAll(c.in)
+	return string(text), err
+}
+
 // Hang says nothing more: it swallows what arrives until the client or the
 // server closes. Only the Handler and Connected may call it.
 func (c *Conn) Hang() {
