@@ -672,7 +672,7 @@ func clientGone(t *testing.T, p pair, leave func(c *client)) {
 		}
 		streams.Add(1)
 		row := strings.Repeat("x", 60<<10)
-		for range 200 {
+		for range 1000 { // more than sockets hold
 			c.Fields("1", row)
 		}
 		c.Hang() // until the proxy closes

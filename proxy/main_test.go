@@ -30,7 +30,7 @@ const (
 	backendPassword = "backend secret"
 
 	// patience is how long a test waits for what must happen.
-	patience = 10 * time.Second
+	patience = 30 * time.Second
 )
 
 // minors are the versions of backends.

@@ -15,6 +15,7 @@ import (
 // TestReferral: a real Dovecot 2.4 that sends its users to another server; the
 // clients of the proxy notice nothing, with input neither.
 func TestReferral(t *testing.T) {
+	t.Parallel()
 	target := dovecottest.Start(t, dovecot.Options{Name: "target", Version: dovecot.V24, Users: []string{"u1-1"}})
 	if err := target.Seed(2); err != nil {
 		t.Fatal(err)
