@@ -100,12 +100,15 @@
 //	packet                      any size; one of more than 256 KiB arrives in pieces
 //	memory of an idle conn.     about 4 KiB for each side behind Shrink
 //
-// # Not there yet
+// # TLS
 //
-// STARTTLS: it will be a field of [ClientOptions], acted upon between the "-"
-// and the login, and an argument of [ServerConn.Handshake]. Until then wrap the
-// connection in crypto/tls before NewClientConn or NewServerConn, which is what
-// Dovecot listeners with ssl = yes speak.
+// A Dovecot listener with ssl = yes begins with TLS: hand [NewClientConn] or
+// [NewServerConn] a connection of crypto/tls. On others a client may say
+// STARTTLS where it would log in, and logs in inside TLS: the StartTLS fields of
+// [ClientOptions] and [ServerConn]. Certificates are the business of the
+// functions there.
+//
+// # Not there yet
 //
 // The client's end of a tunnel ("dsync-server"): it will stand beside
 // [ServerConn.Tunnel]; its server half is there.
