@@ -97,7 +97,9 @@ type PinError struct {
 	Got Pin
 }
 
-func (e *PinError) Error() string { return "its public key is " + e.Got.String() + ", which is not the pinned one" }
+func (e *PinError) Error() string {
+	return "its public key is " + e.Got.String() + ", which is not the pinned one"
+}
 
 func (p Pin) verify(chain []*x509.Certificate) error {
 	if got := Pin(sha256.Sum256(chain[0].RawSubjectPublicKeyInfo)); got != p {
