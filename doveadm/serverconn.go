@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"slices"
+	"sync/atomic"
 )
 
 // ErrLoginFailed is the error of Handshake when authenticate said no.
@@ -18,8 +19,9 @@ const maxHandshakeLine = 8 << 10
 
 // ServerConn is the server's side of one connection: Handshake, then
 // ReadCommand and one reply for each command. It must not be used by two
-// goroutines at once, except Close. Deadlines are set on NetConn; without them
-// it waits for a silent client for ever.
+// goroutines at once, except Close and, behind the handshake, what appends.
+// Deadlines are set on NetConn; without them it waits for a silent client for
+// ever.
 type ServerConn struct {
 	// StartTLS, if it is set before Handshake, lets clients say STARTTLS
 	// instead of their login. It speaks the TLS handshake on nc and returns the
@@ -31,7 +33,7 @@ type ServerConn struct {
 	nc      net.Conn
 	in      readBuffer
 	minor   Minor // of the client
-	logs    bool
+	logs    atomic.Bool
 	started bool // the client's VERSION was read, so that it expects an answer
 	maxLine int
 }
@@ -165,7 +167,7 @@ func (s *ServerConn) readVersion() error {
 	s.started = true
 	// Servers 1.3 and higher send log lines to clients of 1 and 2 on their
 	// own, and to later ones when they ask.
-	s.logs = minor == MinorMultiplex || minor == MinorSTARTTLS
+	s.logs.Store(minor == MinorMultiplex || minor == MinorSTARTTLS)
 	return nil
 }
 
@@ -225,7 +227,7 @@ func (s *ServerConn) ReadCommand(cmd *Command) error {
 			return nil
 		}
 		if slices.Contains(cmd.Args, OptionLogPassthrough) && s.minor >= MinorMultiplex {
-			s.logs = true
+			s.logs.Store(true)
 		}
 	}
 }
@@ -238,7 +240,7 @@ func (s *ServerConn) NetConn() net.Conn { return s.nc }
 func (s *ServerConn) ClientMinor() Minor { return s.minor }
 
 // Logs reports whether the client receives log lines.
-func (s *ServerConn) Logs() bool { return s.logs }
+func (s *ServerConn) Logs() bool { return s.logs.Load() }
 
 // Pipelined reports whether bytes of a further command have arrived.
 func (s *ServerConn) Pipelined() bool { return s.in.r < s.in.w }
@@ -258,7 +260,7 @@ func (s *ServerConn) AppendReply(dst, data []byte) []byte {
 
 // AppendLogs appends data of the log channel. Without one, it appends nothing.
 func (s *ServerConn) AppendLogs(dst, data []byte) []byte {
-	if !s.logs || len(data) == 0 {
+	if !s.logs.Load() || len(data) == 0 {
 		return dst
 	}
 	return AppendPacket(dst, ChannelLog, data)
@@ -269,7 +271,7 @@ func (s *ServerConn) AppendLogs(dst, data []byte) []byte {
 // It belongs in front of the status of its command: clients drop what arrives
 // later.
 func (s *ServerConn) AppendLog(dst []byte, level LogLevel, text string) []byte {
-	if !s.logs {
+	if !s.logs.Load() {
 		return dst
 	}
 	return s.AppendLogs(dst, appendLogLine(nil, level, text))

@@ -47,6 +47,9 @@ func TestBackendDownAndUp(t *testing.T) {
 		w.refused(t, ErrBreakerOpen)
 		time.Sleep(time.Second + 1)
 		w.told(t, cannotConnect, cannotConnect, cannotConnect, opened, halfOpened, cannotConnect, opened)
+		if !w.log.has(opened[8:], "backend=mail1", "was=closed", "next_try_in=10s") {
+			t.Errorf("log: %s", w.log.buf.String())
+		}
 
 		c := w.acquire(t, Shared) // a probe
 		w.refused(t, ErrBreakerOpen)

@@ -45,13 +45,18 @@ func login(ctx context.Context, nc net.Conn, b config.Backend) (*doveadm.ClientC
 	if b.Timeouts.Handshake > 0 {
 		nc.SetDeadline(time.Now().Add(b.Timeouts.Handshake))
 	}
-	stop := context.AfterFunc(ctx, func() { nc.Close() })
+	cut := make(chan struct{})
+	stop := context.AfterFunc(ctx, func() {
+		nc.Close()
+		close(cut)
+	})
 	c, err := doveadm.NewClientConn(nc, doveadm.ClientOptions{
 		Username: b.Username,
 		Password: b.Password.Reveal(),
 		Minor:    doveadm.MaxMinor,
 	})
 	if !stop() {
+		<-cut
 		err = context.Cause(ctx)
 	}
 	if err != nil {
