@@ -19,9 +19,9 @@ type Client struct {
 	CertFile   string // our own certificate; empty: none
 	KeyFile    string
 
-	// Pin is the public key that the server's certificate must have; the zero
-	// value: any. It is looked at whatever else is.
-	Pin Pin
+	// Pin is the public key that the server's certificate must have, in the form
+	// of ParsePin; empty: any. It is looked at whatever else is.
+	Pin string
 
 	// InsecureSkipVerify takes any certificate of any name.
 	InsecureSkipVerify bool
@@ -62,9 +62,13 @@ func (c Client) build(contents map[string][]byte) (*tls.Config, error) {
 		// to be ours: its refusal says more than a missing certificate.
 		config.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return &pair, nil }
 	}
-	if c.Pin != (Pin{}) {
+	if c.Pin != "" {
+		pin, err := ParsePin(c.Pin)
+		if err != nil {
+			return nil, err
+		}
 		// Unlike VerifyPeerCertificate it is called for resumed sessions, too.
-		config.VerifyConnection = func(s tls.ConnectionState) error { return c.Pin.verify(s.PeerCertificates) }
+		config.VerifyConnection = func(s tls.ConnectionState) error { return pin.verify(s.PeerCertificates) }
 	}
 	return config, nil
 }

@@ -214,7 +214,7 @@ func TestResumption(t *testing.T) {
 			server.GetConfigForClient = nil
 			for name, c := range map[string]tlsfiles.Client{
 				"verified": {ServerName: "localhost", CAFile: caFile},
-				"pinned":   {ServerName: "localhost", CAFile: caFile, Pin: must[tlsfiles.Pin](t)(tlsfiles.ParsePin(pair.Pin()))},
+				"pinned":   {ServerName: "localhost", CAFile: caFile, Pin: pair.Pin()},
 			} {
 				files := tlsfiles.NewClient(c, hclog.NewNullLogger())
 				for i := range 3 {
@@ -253,8 +253,7 @@ func TestClientVerifies(t *testing.T) {
 	dir := t.TempDir()
 	caFile, otherFile := write(t, filepath.Join(dir, "ca.pem"), ca.CertPEM), write(t, filepath.Join(dir, "other.pem"), otherCA.CertPEM)
 	good, expired := ca.Issue(t, "mail1.example", "10.0.0.1"), ca.IssueExpired(t, "mail1.example")
-	pin := must[tlsfiles.Pin](t)(tlsfiles.ParsePin(good.Pin()))
-	otherPin := must[tlsfiles.Pin](t)(tlsfiles.ParsePin(expired.Pin()))
+	pin, otherPin := good.Pin(), expired.Pin()
 
 	var unknown x509.UnknownAuthorityError
 	var hostname x509.HostnameError
