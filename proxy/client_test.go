@@ -40,6 +40,11 @@ type client struct {
 	clientKind
 	nc *net.TCPConn
 	in *bufio.Reader
+
+	// ahead: commands are sent ahead, so that a reply may follow another in
+	// one read. At minor version 0 nothing marks its end but the status.
+	ahead bool
+	left  string // of the next reply
 }
 
 // connect opens a connection that says nothing.
@@ -145,6 +150,11 @@ func (r reply) log() string {
 
 // next reads a packet, which may be cut off by an error.
 func (c *client) next() (packet, error) {
+	if c.left != "" {
+		p := packet{0, c.left}
+		c.left = ""
+		return p, nil
+	}
 	if !c.framed() {
 		if _, err := c.in.Peek(1); err != nil {
 			return packet{}, err
@@ -195,6 +205,9 @@ func (c *client) reply() (reply, error) {
 		status, behind, done := strings.Cut(line.String(), "\n")
 		if done {
 			r.status = status
+			if c.ahead && !c.framed() {
+				c.left, behind = behind, ""
+			}
 		}
 		if done || err != nil {
 			for line := range strings.Lines(r.log()) {
@@ -205,7 +218,7 @@ func (c *client) reply() (reply, error) {
 		case err != nil:
 			return r, err
 		case done && behind != "":
-			return r, fmt.Errorf("%q behind the status of %q", behind, r.output)
+			return r, fmt.Errorf("%.200q behind the status of %.200q", behind, r.output)
 		case done:
 			return r, nil
 		}

@@ -67,11 +67,11 @@ func padded(output string) string {
 	return output
 }
 
-// withUser puts a user name in front of each row of two columns.
-func withUser(user, output string) string {
+// withColumn puts a user name in front of each row of columns fields.
+func withColumn(user string, columns int, output string) string {
 	var b strings.Builder
 	for i, field := range strings.SplitAfter(output, "\t") {
-		if i%2 == 0 && field != "" {
+		if i%columns == 0 && field != "" {
 			b.WriteString(user + "\t")
 		}
 		b.WriteString(field)
@@ -86,7 +86,7 @@ func TestCutAtEveryByte(t *testing.T) {
 	for _, p := range []pair{
 		{client10, 0}, {client10, 3}, {clientKinds[1], 1}, {clientKinds[2], 2}, {client13, 0}, {client13, 3}, {client13mute, 3}, {client13, 1},
 	} {
-		t.Run(fmt.Sprintf("client %s backend 1.%d", p.client.name, p.backend), func(t *testing.T) {
+		t.Run(p.String(), func(t *testing.T) {
 			t.Parallel()
 			cutAtEveryByte(t, p)
 		})
@@ -116,7 +116,7 @@ func cutAtEveryByte(t *testing.T, p pair) {
 		}
 		want, line := padded(w.arrived[n]), fmt.Sprintf("\talice\tfetch\tuid text\t%d\n", n)
 		if p.client.minor < 3 && n%3 == 0 {
-			want, line = withUser("alice", want), fmt.Sprintf("\talice\tfetch\t-A\tuid text\t%d\n", n)
+			want, line = withColumn("alice", 2, want), fmt.Sprintf("\talice\tfetch\t-A\tuid text\t%d\n", n)
 		}
 		before := len(srv.Commands())
 		r := c.run(t, line)
@@ -147,7 +147,7 @@ func cutAtEveryByte(t *testing.T, p pair) {
 // TestResetAtEveryByte: a reset may overtake what was sent before it.
 func TestResetAtEveryByte(t *testing.T) {
 	for _, p := range []pair{{client10, 0}, {client13, 3}} {
-		t.Run(fmt.Sprintf("client %s backend 1.%d", p.client.name, p.backend), func(t *testing.T) {
+		t.Run(p.String(), func(t *testing.T) {
 			t.Parallel()
 			w := newWire(p.backend > 0)
 			s, _ := startWith(t, p.backend, func(c *doveadmtest.Conn, cmd *doveadm.Command) {
@@ -175,7 +175,7 @@ func TestResetAtEveryByte(t *testing.T) {
 // TestReplyInTwoWrites: it does not matter where the network cuts a reply.
 func TestReplyInTwoWrites(t *testing.T) {
 	for _, p := range []pair{{client10, 0}, {client10, 3}, {client13, 0}, {client13, 3}} {
-		t.Run(fmt.Sprintf("client %s backend 1.%d", p.client.name, p.backend), func(t *testing.T) {
+		t.Run(p.String(), func(t *testing.T) {
 			t.Parallel()
 			w := newWire(p.backend > 0)
 			s, srv := startWith(t, p.backend, func(c *doveadmtest.Conn, cmd *doveadm.Command) {
