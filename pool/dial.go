@@ -13,6 +13,7 @@ import (
 
 	"github.com/doveadm-proxy/doveadm-proxy/config"
 	"github.com/doveadm-proxy/doveadm-proxy/doveadm"
+	"github.com/doveadm-proxy/doveadm-proxy/internal/tlsconn"
 	"github.com/doveadm-proxy/doveadm-proxy/internal/tlsfiles"
 )
 
@@ -106,7 +107,7 @@ func (d *dialer) startTLS(nc net.Conn) (net.Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	tc := tls.Client(newSocket(nc), c)
+	tc := tls.Client(tlsconn.New(nc, nc), c)
 	return tc, tc.Handshake()
 }
 

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/doveadm-proxy/doveadm-proxy/doveadm"
+	"github.com/doveadm-proxy/doveadm-proxy/internal/tlsconn"
 )
 
 // link is one connection in the books of a pool. Its fields belong to whom the
@@ -22,7 +23,7 @@ type link struct {
 	broken   bool      // the backend may not read what is written
 	commands int
 
-	tls  *socket         // beneath TLS; nil without it, or where there is no socket to look at
+	tls  *tlsconn.Socket // nil without TLS
 	raw  syscall.RawConn // nil with TLS, or where there is no socket to look at
 	peek func(fd uintptr)
 	seen CloseReason
@@ -36,9 +37,7 @@ func newLink(client *doveadm.ClientConn, epoch uint64, lifetime time.Duration) *
 	}
 	switch nc := client.NetConn().(type) {
 	case *tls.Conn:
-		if s, ok := nc.NetConn().(*socket); ok && s.raw != nil {
-			l.tls = s
-		}
+		l.tls, _ = nc.NetConn().(*tlsconn.Socket)
 	case syscall.Conn:
 		l.raw, _ = nc.SyscallConn()
 		l.peek = l.look
@@ -154,15 +153,17 @@ func (l *link) look(fd uintptr) {
 // lookThroughTLS is look for what comes encrypted. What it reads of TLS's own
 // affairs is for nobody else; after anything else the connection is closed.
 func (l *link) lookThroughTLS() CloseReason {
-	l.tls.nowait = true
-	n, err := l.client.NetConn().Read(l.buf[:])
-	l.tls.nowait = false
+	n := 0
+	err := l.tls.Now(func() (err error) {
+		n, err = l.client.NetConn().Read(l.buf[:])
+		return err
+	})
 	switch {
 	case n > 0:
 		return closedStray
 	case !errors.Is(err, os.ErrDeadlineExceeded):
 		return closedDead
-	case l.tls.records.inside():
+	case l.tls.Inside():
 		return closedStray // half of something
 	}
 	return ""

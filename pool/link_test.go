@@ -15,6 +15,7 @@ import (
 	"github.com/doveadm-proxy/doveadm-proxy/config"
 	"github.com/doveadm-proxy/doveadm-proxy/doveadm"
 	"github.com/doveadm-proxy/doveadm-proxy/doveadm/doveadmtest"
+	"github.com/doveadm-proxy/doveadm-proxy/internal/tlsconn"
 )
 
 // onLoopback returns a pool with real sockets.
@@ -42,7 +43,7 @@ func onLoopback(t *testing.T, o doveadmtest.Options, change func(b *config.Backe
 func awaitReadable(t *testing.T, nc net.Conn) {
 	t.Helper()
 	if tc, ok := nc.(*tls.Conn); ok {
-		nc = tc.NetConn().(*socket).Conn
+		nc = tc.NetConn().(*tlsconn.Socket).Conn
 	}
 	raw, err := nc.(syscall.Conn).SyscallConn()
 	if err != nil {
