@@ -17,26 +17,34 @@ import (
 type lineBackend struct {
 	net.Listener
 	minor doveadm.Minor
-	serve func(w io.Writer, conn int, line []byte)
+	serve func(c *lineConn, line []byte)
 
 	running sync.WaitGroup
 	mu      sync.Mutex
-	conns   []net.Conn
+	conns   map[*lineConn]struct{}
+	count   int
+}
+
+// lineConn is one connection of a lineBackend.
+type lineConn struct {
+	net.Conn
+	number int
+	input  bool // for serve: the lines are not commands
 }
 
 // newLineBackend calls serve for each line, without its LF, which is valid
 // until serve returns.
-func newLineBackend(t testing.TB, minor doveadm.Minor, serve func(w io.Writer, conn int, line []byte)) *lineBackend {
+func newLineBackend(t testing.TB, minor doveadm.Minor, serve func(c *lineConn, line []byte)) *lineBackend {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	must(t, err)
-	b := &lineBackend{Listener: l, minor: minor, serve: serve}
+	b := &lineBackend{Listener: l, minor: minor, serve: serve, conns: make(map[*lineConn]struct{})}
 	b.running.Go(b.accept)
 	t.Cleanup(func() {
 		l.Close()
 		b.mu.Lock()
-		for _, nc := range b.conns {
-			nc.Close()
+		for c := range b.conns {
+			c.Close()
 		}
 		b.mu.Unlock()
 		b.running.Wait()
@@ -51,30 +59,34 @@ func (b *lineBackend) accept() {
 			return
 		}
 		b.mu.Lock()
-		b.conns = append(b.conns, nc)
-		n := len(b.conns)
+		b.count++
+		c := &lineConn{Conn: nc, number: b.count}
+		b.conns[c] = struct{}{}
 		b.mu.Unlock()
 		b.running.Go(func() {
-			defer nc.Close()
-			b.run(nc, n)
+			b.run(c)
+			c.Close()
+			b.mu.Lock()
+			delete(b.conns, c)
+			b.mu.Unlock()
 		})
 	}
 }
 
-func (b *lineBackend) run(nc net.Conn, n int) {
-	in := bufio.NewReaderSize(nc, 128<<10)
+func (b *lineBackend) run(c *lineConn) {
+	in := bufio.NewReaderSize(c, 128<<10)
 	in.ReadSlice('\n') // VERSION
 	if b.minor > 0 {
-		fmt.Fprintf(nc, "VERSION\tdoveadm-client\t1\t%d\n", b.minor)
+		fmt.Fprintf(c, "VERSION\tdoveadm-client\t1\t%d\n", b.minor)
 	}
-	io.WriteString(nc, "-\n")
+	io.WriteString(c, "-\n")
 	in.ReadSlice('\n') // PLAIN
-	io.WriteString(nc, "+\n")
+	io.WriteString(c, "+\n")
 	for {
 		line, err := in.ReadSlice('\n')
 		if err != nil {
 			return
 		}
-		b.serve(nc, n, bytes.TrimSuffix(line, []byte{'\n'}))
+		b.serve(c, bytes.TrimSuffix(line, []byte{'\n'}))
 	}
 }

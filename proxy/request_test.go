@@ -27,16 +27,16 @@ var plus = doveadm.AppendPacket(nil, doveadm.ChannelReply, []byte("\n+\n"))
 
 func newRecorder(t testing.TB, minor doveadm.Minor) *recorder {
 	r := &recorder{lines: make(map[int][]string)}
-	r.lineBackend = newLineBackend(t, minor, func(w io.Writer, conn int, line []byte) {
+	r.lineBackend = newLineBackend(t, minor, func(c *lineConn, line []byte) {
 		r.mu.Lock()
-		r.lines[conn] = append(r.lines[conn], string(line))
+		r.lines[c.number] = append(r.lines[c.number], string(line))
 		r.mu.Unlock()
 		switch {
 		case bytes.HasPrefix(line, []byte("\t\tOPTION\t")):
 		case minor > 0:
-			w.Write(plus)
+			c.Write(plus)
 		default:
-			io.WriteString(w, "\n+\n")
+			io.WriteString(c, "\n+\n")
 		}
 	})
 	return r
