@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"slices"
+	"sync/atomic"
 )
 
 // ErrLoginFailed is the error of Handshake when authenticate said no.
@@ -18,13 +19,15 @@ const maxHandshakeLine = 8 << 10
 
 // ServerConn is the server's side of one connection: Handshake, then
 // ReadCommand and one reply for each command. It must not be used by two
-// goroutines at once, except Close. Deadlines are set on NetConn; without them
-// it waits for a silent client for ever.
+// goroutines at once, except Close, and after the handshake Logs and the Append
+// methods: they keep no state, so that replies can be made side by side, sent
+// in another order than they were made in, and dropped. Deadlines are set on
+// NetConn; without them it waits for a silent client for ever.
 type ServerConn struct {
 	nc      net.Conn
 	in      readBuffer
 	minor   Minor // of the client
-	logs    bool
+	logs    atomic.Bool
 	started bool // the client's VERSION was read
 	maxLine int
 }
@@ -53,7 +56,7 @@ func (s *ServerConn) Handshake(authenticate func(username, password string) (boo
 		out = appendVersion(out, serviceWantedByServer, MaxMinor)
 	}
 	if authenticate == nil {
-		_, err := s.nc.Write(append(out, "+\n"...))
+		_, err := s.nc.Write(append(out, s.welcome()...))
 		return err
 	}
 	if _, err := s.nc.Write(append(out, "-\n"...)); err != nil {
@@ -74,9 +77,21 @@ func (s *ServerConn) Handshake(authenticate func(username, password string) (boo
 	if !ok {
 		return ErrLoginFailed
 	}
-	_, err = io.WriteString(s.nc, "+\n")
+	_, err = io.WriteString(s.nc, s.welcome())
 	return err
 }
+
+// welcome ends the handshake. Dovecot sends the header of STREAM with the first
+// data; it belongs to no reply, which might be dropped.
+func (s *ServerConn) welcome() string {
+	if s.stream() {
+		return "+\n" + StreamHeader
+	}
+	return "+\n"
+}
+
+// stream reports whether the client reads STREAM format.
+func (s *ServerConn) stream() bool { return s.minor >= MinorStream }
 
 // handshakeEOF says when the peer went away.
 func handshakeEOF(err error, when string) error {
@@ -112,7 +127,7 @@ func (s *ServerConn) readVersion() error {
 	s.started = true
 	// Servers 1.3 and higher send log lines to clients of 1 and 2 on their
 	// own, and to later ones when they ask.
-	s.logs = minor == MinorMultiplex || minor == MinorSTARTTLS
+	s.logs.Store(minor == MinorMultiplex || minor == MinorSTARTTLS)
 	return nil
 }
 
@@ -172,7 +187,7 @@ func (s *ServerConn) ReadCommand(cmd *Command) error {
 			return nil
 		}
 		if slices.Contains(cmd.Args, OptionLogPassthrough) && s.minor >= MinorMultiplex {
-			s.logs = true
+			s.logs.Store(true)
 		}
 	}
 }
@@ -184,7 +199,7 @@ func (s *ServerConn) NetConn() net.Conn { return s.nc }
 func (s *ServerConn) ClientMinor() Minor { return s.minor }
 
 // Logs reports whether the client receives log lines.
-func (s *ServerConn) Logs() bool { return s.logs }
+func (s *ServerConn) Logs() bool { return s.logs.Load() }
 
 // Pipelined reports whether bytes of a further command have arrived.
 func (s *ServerConn) Pipelined() bool { return s.in.r < s.in.w }
@@ -193,21 +208,32 @@ func (s *ServerConn) Pipelined() bool { return s.in.r < s.in.w }
 // before the connection rests.
 func (s *ServerConn) Shrink() { s.in.shrink() }
 
-// AppendReply appends data of channel 0 as this client reads it: as one
-// packet, or as it is at minor version 0. Of no data it makes no packet.
+// AppendReply appends data of channel 0 as this client reads it: in STREAM
+// format, as one packet, or as it is at minor version 0. Of no data it makes no
+// packet.
 func (s *ServerConn) AppendReply(dst, data []byte) []byte {
-	if s.minor < MinorMultiplex || len(data) == 0 {
+	if s.minor < MinorMultiplex {
 		return append(dst, data...)
 	}
-	return AppendPacket(dst, ChannelReply, data)
+	return s.appendFrame(dst, ChannelReply, data)
+}
+
+func (s *ServerConn) appendFrame(dst []byte, channel byte, data []byte) []byte {
+	switch {
+	case len(data) == 0:
+		return dst
+	case s.stream():
+		return AppendStream(dst, channel, data)
+	}
+	return AppendPacket(dst, channel, data)
 }
 
 // AppendLogs appends data of the log channel. Without one, it appends nothing.
 func (s *ServerConn) AppendLogs(dst, data []byte) []byte {
-	if !s.logs || len(data) == 0 {
+	if !s.Logs() {
 		return dst
 	}
-	return AppendPacket(dst, ChannelLog, data)
+	return s.appendFrame(dst, ChannelLog, data)
 }
 
 // AppendLog appends one log line. Control characters in text become spaces and
@@ -215,7 +241,7 @@ func (s *ServerConn) AppendLogs(dst, data []byte) []byte {
 // It belongs in front of the status of its command: clients drop what arrives
 // later.
 func (s *ServerConn) AppendLog(dst []byte, level LogLevel, text string) []byte {
-	if !s.logs {
+	if !s.Logs() {
 		return dst
 	}
 	return s.AppendLogs(dst, appendLogLine(nil, level, text))

@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/doveadm-proxy/doveadm-proxy/doveadm"
@@ -24,7 +25,12 @@ type Conn struct {
 	in     *bufio.Reader
 	client doveadm.Minor
 	framed bool
+	stream bool // framed in STREAM format
 	logs   bool
+
+	mu      sync.Mutex // guards what follows; held until it is written
+	begun   bool       // the header of STREAM has been written
+	channel byte       // of STREAM
 }
 
 // Number is 1 for the first connection of the server, 2 for the second.
@@ -42,7 +48,8 @@ func (c *Conn) Logs() bool { return c.logs }
 // waits for it, too.
 func (c *Conn) Context() context.Context { return c.server.ctx }
 
-// Fields writes output fields, all in one packet.
+// Fields writes output fields, all in one packet. Of STREAM format, what is
+// said here of a packet is true of a write.
 func (c *Conn) Fields(fields ...string) {
 	var data []byte
 	for _, f := range fields {
@@ -54,17 +61,43 @@ func (c *Conn) Fields(fields ...string) {
 
 // Output writes data of channel 0 as it is, in one packet.
 func (c *Conn) Output(data []byte) {
-	if c.framed {
-		data = doveadm.AppendPacket(nil, doveadm.ChannelReply, data)
+	if !c.framed {
+		c.Raw(data)
+		return
 	}
-	c.Raw(data)
+	c.frame(doveadm.ChannelReply, data)
 }
 
 // Log writes one log line. At minor version 0 it writes nothing.
 func (c *Conn) Log(level doveadm.LogLevel, text string) {
 	if c.framed {
-		c.Raw(doveadm.AppendPacket(nil, doveadm.ChannelLog, []byte(string(rune(level))+text+"\n")))
+		c.frame(doveadm.ChannelLog, []byte(string(rune(level))+text+"\n"))
 	}
+}
+
+func (c *Conn) frame(channel byte, data []byte) {
+	if !c.stream {
+		c.Raw(doveadm.AppendPacket(nil, channel, data))
+		return
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	// As Dovecot does it: the header with the first data, and a switch where
+	// the channel changes.
+	var out string
+	if !c.begun {
+		c.begun = true
+		out = "\xff\xff\xff\xff\xff\x00\x02\x03\xfe"
+	}
+	if channel != c.channel {
+		c.channel = channel
+		out += "\x03\xfe\x00" + string([]byte{channel})
+	}
+	body := strings.ReplaceAll(string(data), "\x03\xfe", "\x03\xfe\x01\xfe")
+	if rest, ok := strings.CutSuffix(body, "\x03"); ok {
+		body = rest + "\x03\xfe\x01"
+	}
+	c.Raw([]byte(out + body))
 }
 
 // Status ends a reply: it writes an LF and line, such as "+" or "-NOUSER", in
@@ -179,6 +212,7 @@ func (c *Conn) handshake(o *Options) bool {
 	c.client = doveadm.Minor(minor)
 	both := min(c.client, o.Minor)
 	c.framed = both >= doveadm.MinorMultiplex
+	c.stream = both >= doveadm.MinorStream
 	c.logs = c.framed && both < doveadm.MinorExtraFields
 
 	var answer string
