@@ -1,6 +1,7 @@
 package config
 
 import (
+	"fmt"
 	"slices"
 
 	"github.com/hashicorp/hcl/v2/hclsyntax"
@@ -103,4 +104,60 @@ func (b block) blockNames(names map[string]bool) {
 		names[inner.name] = true
 		inner.blockNames(names)
 	}
+}
+
+// header is how a block of this kind begins.
+func (b block) header() string {
+	switch {
+	case b.kind != "":
+		return fmt.Sprintf("%s %q", b.name, b.kind)
+	case b.label != "":
+		return fmt.Sprintf("%s %q", b.name, b.label)
+	}
+	return b.name
+}
+
+// contents lists what may stand in the block.
+func (b block) contents() string {
+	var attrs, blocks []string
+	for _, a := range b.attrs {
+		attrs = append(attrs, a.name)
+	}
+	for _, n := range b.blocks {
+		blocks = append(blocks, n.name)
+	}
+	where := "A configuration file"
+	if b.name != "" {
+		where = "A " + b.name + " block"
+		if b.kind != "" {
+			where = "A " + b.header() + " block"
+		}
+	}
+	switch {
+	case len(attrs) == 0 && len(blocks) == 0:
+		return where + " is empty."
+	case len(blocks) == 0:
+		return fmt.Sprintf("%s has the attributes %s.", where, list(attrs))
+	case len(attrs) == 0:
+		return fmt.Sprintf("%s has the blocks %s.", where, list(blocks))
+	}
+	return fmt.Sprintf("%s has the attributes %s, and the blocks %s.", where, list(attrs), list(blocks))
+}
+
+// meant guesses what an unknown name should have been.
+func (b block) meant(name string) string {
+	var names []string
+	for _, a := range b.attrs {
+		names = append(names, a.name)
+	}
+	for _, n := range b.blocks {
+		names = append(names, n.name)
+		if _, ok := n.attr(name); ok {
+			return fmt.Sprintf("It belongs into a block %s { … } in here.", n.header())
+		}
+		if _, ok := n.block(name); ok {
+			return fmt.Sprintf("It belongs into a block %s { … } in here.", n.header())
+		}
+	}
+	return nearest(name, names)
 }

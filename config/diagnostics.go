@@ -1,6 +1,7 @@
 package config
 
 import (
+	"bytes"
 	"cmp"
 	"errors"
 	"fmt"
@@ -42,19 +43,34 @@ func Problems(diags hcl.Diagnostics) []Problem {
 // with the lines that it is about. What may be a secret on these lines is
 // shown as ***. With color it uses the escape sequences of terminals.
 func WriteDiagnostics(w io.Writer, diags hcl.Diagnostics, color bool) error {
+	var b bytes.Buffer
 	for _, d := range diags {
-		files := map[string]*hcl.File{}
+		red, yellow, bold, reset := "", "", "", ""
+		if color {
+			red, yellow, bold, reset = "\x1b[31m", "\x1b[33m", "\x1b[1;4m", "\x1b[0m"
+		}
+		if d.Severity == hcl.DiagWarning {
+			fmt.Fprintf(&b, "%sWarning%s: %s\n\n", yellow, reset, d.Summary)
+		} else {
+			fmt.Fprintf(&b, "%sError%s: %s\n\n", red, reset, d.Summary)
+		}
 		if s, ok := d.Extra.(*shown); ok {
-			copied := *d
-			copied.Subject = s.snippet(d.Subject)
-			files[d.Subject.Filename] = &hcl.File{Bytes: s.bytes, Nav: s.context(d.Subject)}
-			d = &copied
+			fmt.Fprintf(&b, "  on %s line %d", d.Subject.Filename, d.Subject.Start.Line)
+			if in := s.context(*d.Subject); in != "" {
+				fmt.Fprintf(&b, ", in %s", in)
+			}
+			b.WriteString(":\n")
+			before, subject, after := s.lines(*d.Subject)
+			text := before + strings.ReplaceAll(bold+subject+reset, "\n", reset+"\n"+bold) + after
+			for i, line := range strings.Split(text, "\n") {
+				fmt.Fprintf(&b, "%4d: %s\n", d.Subject.Start.Line+i, strings.TrimRight(line, "\r"))
+			}
+			b.WriteString("\n")
 		}
-		if err := hcl.NewDiagnosticTextWriter(w, files, 0, color).WriteDiagnostic(d); err != nil {
-			return err
-		}
+		fmt.Fprintf(&b, "%s\n\n", d.Detail)
 	}
-	return nil
+	_, err := w.Write(b.Bytes())
+	return err
 }
 
 // finish puts diagnostics in the order of the sources and gives each what
@@ -119,10 +135,9 @@ func (l *loader) missing(at hcl.Range, summary, detail string, args ...any) {
 // the block. at is the header of the block and in all of it.
 func (l *loader) missingIn(in, at hcl.Range, summary, detail string, args ...any) {
 	for _, s := range l.sources {
-		for _, b := range s.broken {
-			if s.name == in.Filename && in.Start.Line <= b.number && b.number <= in.End.Line {
-				return
-			}
+		if s.name == in.Filename && (s.isLost(in.End.Line) ||
+			slices.ContainsFunc(s.broken, func(b line) bool { return in.Start.Line <= b.number && b.number <= in.End.Line })) {
+			return
 		}
 	}
 	l.errorf(at, summary, detail, args...)

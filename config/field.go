@@ -285,12 +285,20 @@ func networks(to *[]netip.Prefix) field {
 		prefixes := make([]netip.Prefix, 0, len(list))
 		for i, s := range list {
 			prefix, err := netip.ParsePrefix(s)
-			if err != nil {
-				p := wrong("A network is an address, a slash and the number of bits.")
+			prefix = prefix.Masked()
+			remark := ""
+			switch {
+			case err != nil:
+				remark = "A network is an address, a slash and the number of bits."
+			case slices.Contains(prefixes, prefix):
+				remark = "This one stands there twice."
+			}
+			if remark != "" {
+				p := wrong(remark)
 				p.at = &v.is.([]value)[i].rng
 				return p
 			}
-			prefixes = append(prefixes, prefix.Masked())
+			prefixes = append(prefixes, prefix)
 		}
 		*to = prefixes
 		return nil

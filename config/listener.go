@@ -91,7 +91,6 @@ func socketMode(to *fs.FileMode) field {
 
 func (l *loader) listener(b *hclsyntax.Block) {
 	n := new(placed[Listener])
-	n.value.block().reset()
 	n.at = l.block(n.value.block(), b, nil)
 	n.value.Name = label(b)
 	if n.value.Network == "tcp" {

@@ -11,11 +11,11 @@ import (
 // leaves to defaults, and *** for each secret. With the secrets filled in,
 // [Load] reads the same configuration from it.
 func Print(w io.Writer, c *Config) error {
-	return print(w, c, func(cty.Value) cty.Value { return cty.StringVal(masked) })
+	return printWith(w, c, func(cty.Value) cty.Value { return cty.StringVal(masked) })
 }
 
-// print writes what secret makes of each secret.
-func print(w io.Writer, c *Config, secret func(cty.Value) cty.Value) error {
+// printWith writes what secret makes of each secret.
+func printWith(w io.Writer, c *Config, secret func(cty.Value) cty.Value) error {
 	p := printer{secret: secret}
 	file := hclwrite.NewEmptyFile()
 	top := file.Body()

@@ -30,11 +30,11 @@ func (l *loader) unique(kind, name string, at *place, seen map[string]hcl.Range)
 	seen[name] = at.label
 }
 
-// known reports a reference to a block that is not there. v is where it is
-// written; an empty name is no reference.
-func (l *loader) known(kind string, v value, name string, names []string) {
+// known reports a reference to a block that is not there, and returns whether
+// it is. v is where it is written; an empty name is no reference.
+func (l *loader) known(kind string, v value, name string, names []string) bool {
 	if name == "" || slices.Contains(names, name) {
-		return
+		return true
 	}
 	summary := fmt.Sprintf("Unknown %s", kind)
 	if !v.computed {
@@ -45,4 +45,5 @@ func (l *loader) known(kind string, v value, name string, names []string) {
 		there = fmt.Sprintf("The configuration has %s: write one of them, or a block for a new one.", list(names))
 	}
 	l.missing(v.rng, summary, "%s", join(nearest(name, names), there))
+	return false
 }

@@ -11,43 +11,102 @@ import (
 	"github.com/hashicorp/hcl/v2/hclsyntax"
 )
 
-// maxRepairs bounds the syntax errors that are reported of one file.
-const maxRepairs = 100
+// What hclsyntax calls the two problems behind which it goes on as it should.
+const (
+	redefined = "Attribute redefined"
+	unclosed  = "Unclosed configuration block"
+)
 
-// redefined is what hclsyntax calls an attribute that is set twice: the only
-// problem it finds that leaves nothing unread.
-const redefined = "Attribute redefined"
+// notRead is what we call the place behind which nothing was parsed.
+const notRead = "Not read from here on"
 
 // placeholder stands for the header of a block that could not be parsed.
 const placeholder = "_"
 
-// unclosed is what hclsyntax calls a block without an end.
-const unclosed = "Unclosed configuration block"
+const (
+	// maxRepairs bounds the syntax errors that are reported of one file, and
+	// maxParsed the bytes that are parsed for that.
+	maxRepairs = 50
+	maxParsed  = 2 << 20
 
-// parseText parses the source into s.file. blocks are the names of blocks. Behind a syntax error the parser reports no other
-// and reads little that is right, so the line with the error is taken out and
-// the rest parsed again, until there is nothing to report.
+	// The parser calls itself for what stands inside something else, until it
+	// is out of stack. Nothing of the format is so deep.
+	maxDepth = 100
+)
+
+// parseText parses the source into s.file. Behind a syntax error the parser
+// reports no other and reads little that is right, so the line with the error
+// is taken out and the rest parsed again, until there is nothing to report.
+// blocks are the names of blocks.
 func (s *source) parseText(blocks map[string]bool) hcl.Diagnostics {
 	s.text = slices.Clone(s.bytes)
 	var found hcl.Diagnostics
-	for {
+	if r := tooDeep(s.text, s.name); r != nil {
+		found = append(found, s.giveUp(*r))
+	}
+	isSyntax := func(d *hcl.Diagnostic) bool { return d.Summary != redefined && d.Summary != unclosed }
+	for n := 0; ; n++ {
 		file, diags := hclsyntax.ParseConfig(s.text, s.name, hcl.InitialPos)
 		slices.SortStableFunc(diags, func(a, b *hcl.Diagnostic) int { return a.Subject.Start.Byte - b.Subject.Start.Byte })
-		i := slices.IndexFunc(diags, func(d *hcl.Diagnostic) bool { return d.Summary != redefined && d.Summary != unclosed })
-		if i < 0 || len(found) == maxRepairs || s.isBroken(diags[i].Subject.Start.Line) {
+		switch i := slices.IndexFunc(diags, isSyntax); {
+		case i < 0 || n > maxRepairs:
 			s.file = file
 			slices.SortFunc(s.broken, func(a, b line) int { return a.number - b.number })
 			s.broken = slices.Compact(s.broken)
-			return append(found, diags...)
-		}
-		if s.takeOut(diags[i], blocks) {
+			return append(found, slices.DeleteFunc(diags, isSyntax)...)
+		case n == maxRepairs || n*len(s.text) > maxParsed || s.isBroken(diags[i].Subject.Start.Line):
+			found = append(found, s.giveUp(*diags[i].Subject))
+			n = maxRepairs
+		case s.takeOut(diags[i], blocks):
 			found = append(found, diags[i])
 		}
 	}
 }
 
+// giveUp removes everything from the line of r on.
+func (s *source) giveUp(r hcl.Range) *hcl.Diagnostic {
+	l := lineOf(s.text, r.Start.Byte)
+	for i := l.from; i < len(s.text); i++ {
+		if s.text[i] != '\n' {
+			s.text[i] = ' '
+		}
+	}
+	s.lost = l
+	return &hcl.Diagnostic{
+		Severity: hcl.DiagError,
+		Summary:  notRead,
+		Detail:   "There are too many syntax errors, or too many braces or brackets inside each other. Correct what stands here and before it.",
+		Subject:  &r,
+	}
+}
+
+// tooDeep returns the first place where more than maxDepth brackets are open,
+// or as many operators have been used.
+func tooDeep(text []byte, name string) *hcl.Range {
+	tokens, _ := hclsyntax.LexConfig(text, name, hcl.InitialPos)
+	depth, operators := 0, 0
+	for _, t := range tokens {
+		switch t.Type {
+		case hclsyntax.TokenOBrace, hclsyntax.TokenOBrack, hclsyntax.TokenOParen, hclsyntax.TokenOQuote,
+			hclsyntax.TokenTemplateInterp, hclsyntax.TokenTemplateControl:
+			depth++
+		case hclsyntax.TokenCBrace, hclsyntax.TokenCBrack, hclsyntax.TokenCParen, hclsyntax.TokenCQuote,
+			hclsyntax.TokenTemplateSeqEnd:
+			depth = max(depth-1, 0)
+		case hclsyntax.TokenMinus, hclsyntax.TokenBang, hclsyntax.TokenQuestion:
+			operators++
+		}
+		if depth > maxDepth || operators > maxDepth {
+			return &t.Range
+		}
+	}
+	return nil
+}
+
+func (s *source) isLost(number int) bool { return s.lost.number > 0 && number >= s.lost.number }
+
 func (s *source) isBroken(number int) bool {
-	return slices.ContainsFunc(s.broken, func(l line) bool { return l.number == number })
+	return s.isLost(number) || slices.ContainsFunc(s.broken, func(l line) bool { return l.number == number })
 }
 
 // topLevel returns the blocks of a source that belong into no other, in order.
@@ -84,6 +143,7 @@ func (l *loader) topLevel(root block, s *source) hclsyntax.Blocks {
 	}
 	lift(nil, s.body())
 	s.shown.blocks = top
+	l.unsure = l.unsure || s.lost.number > 0
 	for _, broken := range s.broken {
 		if !slices.ContainsFunc(top, func(b *hclsyntax.Block) bool {
 			r := b.Range()
@@ -101,19 +161,21 @@ func (l *loader) topLevel(root block, s *source) hclsyntax.Blocks {
 func (s *source) takeOut(d *hcl.Diagnostic, blocks map[string]bool) bool {
 	last := lineOf(s.text, d.Subject.Start.Byte)
 	first := last
-	if d.Context != nil && d.Context.Start.Byte < first.from {
-		first = lineOf(s.text, d.Context.Start.Byte)
+	if strings.HasSuffix(d.Summary, "separator") && d.Context != nil && d.Context.Start.Byte < first.from {
+		first = lineOf(s.text, d.Context.Start.Byte) // where the list begins
 	}
 	follows := !startsItem(s.text[first.from:first.to]) && s.isBroken(first.number-1)
-	for l := first; l.number <= last.number && l.to < len(s.text); l = lineOf(s.text, l.to+1) {
-		// A list, say, that is not closed: the next attribute is good.
-		if l == last && first != last && startsItem(s.text[l.from:l.to]) {
-			d.Subject.Start = hcl.Pos{Line: first.number, Column: 1, Byte: first.from}
-			break
-		}
-		s.blank(l, d, blocks)
+	if first != last && startsItem(s.text[last.from:last.to]) {
+		// The list is not closed. This line belongs to the next attribute.
+		d.Subject.Start = hcl.Pos{Line: first.number, Column: 1, Byte: first.from}
+		last = lineOf(s.text, last.from-1)
 	}
-	return !follows
+	for l := first; ; l = lineOf(s.text, l.to+1) {
+		s.blank(l, d, blocks)
+		if l == last {
+			return !follows
+		}
+	}
 }
 
 // line is a line of a text, without its end.

@@ -122,7 +122,8 @@ func (l *loader) checkRoutes() {
 		}
 		switch r.value.Kind {
 		case "match":
-			l.known("shard", r.at.attrs["shard"], r.value.Shard, names)
+			ok := l.known("shard", r.at.attrs["shard"], r.value.Shard, names)
+			l.routesUnsure = l.routesUnsure || !ok
 			reached[r.value.Shard] = true
 		case "file":
 			// Whom it knows is not known here.
@@ -131,7 +132,8 @@ func (l *loader) checkRoutes() {
 			ring = r
 			items, _ := r.at.attrs["shards"].is.([]value)
 			for i, name := range r.value.Shards {
-				l.known("shard", items[i], name, names)
+				ok := l.known("shard", items[i], name, names)
+				l.routesUnsure = l.routesUnsure || !ok
 			}
 			if !r.at.has("shards") {
 				r.value.Shards = slices.Clone(names)

@@ -32,23 +32,41 @@ func show(src *source, root block) *shown {
 	names := names{plain: map[string]bool{placeholder: true}, secret: map[string]bool{}}
 	names.learn(root)
 
-	s := &shown{cuts: names.hide(src.text)}
-	quoted := 0 // the line before, where a quote in it was hidden: its string may go on
+	s := &shown{}
+	inside := map[int]bool{} // numbers of broken lines that begin inside something hidden
+	cuts, _ := names.hide(src.text)
+	for _, c := range cuts {
+		i, ok := slices.BinarySearchFunc(src.broken, c.from, func(l line, at int) int {
+			switch {
+			case l.to < at:
+				return -1
+			case l.from > at:
+				return 1
+			}
+			return 0
+		})
+		if !ok {
+			s.cuts = append(s.cuts, c)
+		} else if c.from == src.broken[i].from && !c.comment {
+			inside[src.broken[i].number] = true
+		}
+	}
+	hidden := 0 // the line before, if it hides something: that may go on
 	for _, l := range src.broken {
-		inside := func(c cut) bool { return l.from <= c.from && c.to <= l.to }
-		within := slices.ContainsFunc(s.cuts, func(c cut) bool { return inside(c) && c.from == l.from && !c.comment })
-		s.cuts = slices.DeleteFunc(s.cuts, inside)
-		own := names.hide(src.bytes[l.from:l.to])
-		if within || quoted == l.number-1 {
-			own = []cut{{to: l.to - l.from}}
+		own, hides := names.hide(src.bytes[l.from:l.to])
+		if (inside[l.number] || hidden == l.number-1) && l.from < l.to {
+			own, hides = []cut{{to: l.to - l.from}}, true
+		}
+		if hides {
+			hidden = l.number
 		}
 		for _, c := range own {
-			c.from, c.to = c.from+l.from, c.to+l.from
-			s.cuts = append(s.cuts, c)
-			if !c.comment && bytes.IndexByte(src.bytes[c.from:c.to], '"') >= 0 || quoted == l.number-1 {
-				quoted = l.number
-			}
+			s.cuts = append(s.cuts, cut{c.from + l.from, c.to + l.from, c.comment})
 		}
+	}
+	if src.lost.number > 0 && src.lost.from < len(src.bytes) {
+		s.cuts = slices.DeleteFunc(s.cuts, func(c cut) bool { return c.to > src.lost.from })
+		s.cuts = append(s.cuts, cut{from: src.lost.from, to: len(src.bytes)})
 	}
 	slices.SortFunc(s.cuts, func(a, b cut) int { return a.from - b.from })
 
@@ -85,8 +103,9 @@ func (n names) learn(b block) {
 	}
 }
 
-// hide returns what of a text must not be shown.
-func (n names) hide(text []byte) []cut {
+// hide returns what of a text must not be shown, and whether something of it
+// other than a comment is, or would have been if it went on.
+func (n names) hide(text []byte) (cuts []cut, hides bool) {
 	// Errors of the lexer come back from the parser.
 	tokens, _ := hclsyntax.LexConfig(text, "", hcl.InitialPos)
 	h := hider{names: n, text: text}
@@ -103,7 +122,7 @@ func (n names) hide(text []byte) []cut {
 	if h.hiding {
 		h.cut(h.from, len(text), false)
 	}
-	return h.cuts
+	return h.cuts, h.hides
 }
 
 // hider walks over the tokens of a text and cuts out what must not be shown.
@@ -113,8 +132,9 @@ type hider struct {
 	cuts   []cut
 	lists  int // depth of brackets and parentheses, while showing
 	hiding bool
-	from   int // where hiding began
-	hidden int // depth of everything that opens and closes, while hiding
+	hides  bool // ever
+	from   int  // where hiding began
+	hidden int  // depth of everything that opens and closes, while hiding
 }
 
 func (h *hider) token(tokens hclsyntax.Tokens, i int) {
@@ -203,7 +223,7 @@ func isCall(tokens hclsyntax.Tokens) bool {
 }
 
 func (h *hider) start(from int) {
-	h.hiding, h.from, h.hidden = true, from, 0
+	h.hiding, h.hides, h.from, h.hidden = true, true, from, 0
 }
 
 // conceal looks for the end of what is hidden: the end of the line on which
@@ -253,40 +273,36 @@ func (s *shown) hides(r *hcl.Range) bool {
 	return false
 }
 
-// snippet moves a range of the source to where it is in s.bytes. What is cut
-// out is taken as a whole.
-func (s *shown) snippet(r *hcl.Range) *hcl.Range {
-	if r == nil {
-		return nil
-	}
-	moved := *r
-	shift := 0
+// lines returns the lines of r that may be shown, in three parts, of which r is
+// the second. What is cut out is taken as a whole.
+func (s *shown) lines(r hcl.Range) (before, subject, after string) {
+	start, end, shift := r.Start.Byte, r.End.Byte, 0
 	for _, c := range s.cuts {
+		if c.from > r.End.Byte {
+			break
+		}
 		grown := len(masked) - (c.to - c.from)
 		switch {
 		case r.Start.Byte >= c.to:
-			moved.Start.Byte += grown
+			start += grown
 		case r.Start.Byte >= c.from:
-			moved.Start.Byte = c.from + shift
+			start = c.from + shift
 		}
 		switch {
 		case r.End.Byte > c.to:
-			moved.End.Byte += grown
+			end += grown
 		case r.End.Byte > c.from:
-			moved.End.Byte = c.from + shift + len(masked)
+			end = c.from + shift + len(masked)
 		}
 		shift += grown
 	}
-	return &moved
+	end = max(start, end)
+	from, to := lineOf(s.bytes, start).from, lineOf(s.bytes, end).to
+	return string(s.bytes[from:start]), string(s.bytes[start:end]), string(s.bytes[end:to])
 }
 
-// context is where a place is: the headers of the blocks around it.
-type context string
-
-// ContextString is what the writer of snippets asks for.
-func (c context) ContextString(int) string { return string(c) }
-
-func (s *shown) context(r *hcl.Range) context {
+// context returns the headers of the blocks around r.
+func (s *shown) context(r hcl.Range) string {
 	var headers []string
 	blocks := s.blocks
 	for blocks != nil {
@@ -308,5 +324,5 @@ func (s *shown) context(r *hcl.Range) context {
 		}
 		blocks = inner
 	}
-	return context(strings.Join(headers, ", "))
+	return strings.Join(headers, ", ")
 }

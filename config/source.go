@@ -1,6 +1,7 @@
 package config
 
 import (
+	"bytes"
 	"fmt"
 	"io"
 	"os"
@@ -22,6 +23,7 @@ type source struct {
 	// Set by parse:
 	text   []byte // what could be parsed of bytes, at its place
 	broken []line // what could not
+	lost   line   // from here on nothing was parsed; the zero line: all was
 	file   *hcl.File
 	shown  *shown
 }
@@ -122,7 +124,7 @@ func (s *source) parse(root block) hcl.Diagnostics {
 	s.shown = show(s, root)
 	for _, d := range diags {
 		d.Expression, d.EvalContext, d.Context = nil, nil, nil
-		s.clip(d.Subject)
+		d.Subject = s.clip(*d.Subject)
 		switch d.Summary {
 		case "Invalid multi-line string", "Unterminated template string":
 			d.Summary = "Quote not closed"
@@ -134,11 +136,13 @@ func (s *source) parse(root block) hcl.Diagnostics {
 			d.Detail = `A block begins with its kind, its name in double quotes where it has one, and an opening brace, on one line: listener "main" {`
 		case "Argument or block definition required":
 			d.Detail = `An attribute is written: name = value. A block is written: name { … }`
-			if s.bytes[d.Subject.Start.Byte] == '}' {
+			if bytes.HasPrefix(s.bytes[d.Subject.Start.Byte:], []byte("}")) {
 				d.Summary, d.Detail = "Closing brace without a block", "There is no open block that this brace could close. Remove it, or the one too many before it."
 			}
 		case "Invalid expression":
 			d.Detail = "Behind the equals sign stands a value: text in double quotes, a number, or a list in brackets."
+		case "Invalid escape sequence":
+			d.Detail = `In text, \ begins one of \n, \r, \t, \", \\, \uNNNN and \UNNNNNNNN. Write \\ for the character itself.`
 		case "Invalid number literal":
 			d.Detail = "Text that begins with a digit, an address for example, stands in double quotes like all text."
 		case "Missing item separator":
@@ -148,7 +152,7 @@ func (s *source) parse(root block) hcl.Diagnostics {
 		case redefined:
 			d.Detail = "The attribute stands in this block twice. Remove one of the two."
 		}
-		if s.shown.hides(d.Subject) {
+		if d.Summary != notRead && s.shown.hides(d.Subject) {
 			d.Summary = "Syntax error"
 			d.Detail = `What stands here cannot be understood. It is not shown, because it may be a secret. Write one attribute a line, and strings in double quotes: password_file = "/path/to/the/file"`
 		}
@@ -157,7 +161,7 @@ func (s *source) parse(root block) hcl.Diagnostics {
 }
 
 // clip makes a range one of a part of its first line.
-func (s *source) clip(r *hcl.Range) {
+func (s *source) clip(r hcl.Range) *hcl.Range {
 	l := lineOf(s.bytes, r.Start.Byte)
 	text := strings.TrimRight(string(s.bytes[l.from:l.to]), " \t\r")
 	if r.Start.Byte >= l.from+len(text) {
@@ -166,6 +170,7 @@ func (s *source) clip(r *hcl.Range) {
 	if r.End.Byte > l.to || r.Empty() {
 		r.End = hcl.Pos{Line: l.number, Column: utf8.RuneCountInString(text) + 1, Byte: l.from + len(text)}
 	}
+	return &r
 }
 
 func (s *source) body() *hclsyntax.Body { return s.file.Body.(*hclsyntax.Body) }

@@ -160,7 +160,7 @@ func resolve(path, dir string) string {
 
 func fromCty(v cty.Value) any {
 	switch {
-	case v.IsNull():
+	case v.IsNull() || !v.IsKnown(): // unknown: the parser reported it
 		return nil
 	case v.Type() == cty.String:
 		return v.AsString()

@@ -24,11 +24,18 @@ const maxHandshakeLine = 8 << 10
 // in another order than they were made in, and dropped. Deadlines are set on
 // NetConn; without them it waits for a silent client for ever.
 type ServerConn struct {
+	// StartTLS, if it is set before Handshake, lets clients say STARTTLS
+	// instead of their login. It speaks the TLS handshake on nc and returns the
+	// connection on which everything else is said, the login first. For a
+	// listener that begins with TLS, hand NewServerConn a TLS connection
+	// instead.
+	StartTLS func(nc net.Conn) (net.Conn, error)
+
 	nc      net.Conn
 	in      readBuffer
 	minor   Minor // of the client
 	logs    atomic.Bool
-	started bool // the client's VERSION was read
+	started bool // the client's VERSION was read, so that it expects an answer
 	maxLine int
 }
 
@@ -43,10 +50,12 @@ func NewServerConn(nc net.Conn, maxLine int) *ServerConn {
 
 // Handshake reads the client's VERSION, greets, and reads its login, which
 // authenticate decides. A nil authenticate greets with "+": the connection is
-// trusted already. The error is ErrLoginFailed if authenticate said no, its
-// own error if it had one, a *ProtocolError, or that of the connection. The
-// caller then closes; RefuseLogin says no to the client first, where that is
-// due.
+// trusted already, and such a client cannot say STARTTLS. The error is
+// ErrLoginFailed if authenticate said no, its own error or that of StartTLS if
+// they had one, a *ProtocolError, or that of the connection. The caller then
+// closes; RefuseLogin says no to the client first, where that is due.
+//
+// Whether a login was sent in clear text authenticate sees from NetConn.
 func (s *ServerConn) Handshake(authenticate func(username, password string) (bool, error)) error {
 	if err := s.readVersion(); err != nil {
 		return err
@@ -63,6 +72,12 @@ func (s *ServerConn) Handshake(authenticate func(username, password string) (boo
 		return err
 	}
 	line, err := s.in.line(maxHandshakeLine)
+	if err == nil && string(line) == startTLSLine && s.StartTLS != nil {
+		if err := s.startTLS(); err != nil {
+			return err
+		}
+		line, err = s.in.line(maxHandshakeLine)
+	}
 	if err != nil {
 		return handshakeEOF(err, "before its login")
 	}
@@ -93,6 +108,38 @@ func (s *ServerConn) welcome() string {
 // stream reports whether the client reads STREAM format.
 func (s *ServerConn) stream() bool { return s.minor >= MinorStream }
 
+// startTLS changes to TLS. A client may have begun with it already; whatever
+// else it sent behind the line breaks the TLS handshake, so that nothing that
+// came in clear text is read afterwards.
+func (s *ServerConn) startTLS() error {
+	nc := s.nc
+	if early := s.in.buffered(); len(early) > 0 {
+		nc = &unreadConn{Conn: nc, unread: early}
+	}
+	s.started = false
+	nc, err := s.StartTLS(nc)
+	if err != nil {
+		return err
+	}
+	s.nc, s.in, s.started, s.StartTLS = nc, newReadBuffer(nc), true, nil
+	return nil
+}
+
+// unreadConn is a connection of which something was read ahead.
+type unreadConn struct {
+	net.Conn
+	unread []byte
+}
+
+func (c *unreadConn) Read(p []byte) (int, error) {
+	if len(c.unread) == 0 {
+		return c.Conn.Read(p)
+	}
+	n := copy(p, c.unread)
+	c.unread = c.unread[n:]
+	return n, nil
+}
+
 // handshakeEOF says when the peer went away.
 func handshakeEOF(err error, when string) error {
 	switch {
@@ -113,6 +160,9 @@ func (s *ServerConn) readVersion() error {
 		}
 	}
 	if p := s.in.buffered(); len(p) > 0 && p[0] == 0x16 {
+		if s.StartTLS != nil {
+			return &ProtocolError{What: "TLS handshake on a listener that expects STARTTLS first"}
+		}
 		return &ProtocolError{What: "TLS handshake on a listener without TLS"}
 	}
 	line, err := s.in.line(maxHandshakeLine)
@@ -121,6 +171,9 @@ func (s *ServerConn) readVersion() error {
 	}
 	minor, ok := parseVersion(line, serviceWantedByClient)
 	if !ok {
+		if bytes.HasPrefix(line, plainPrefix) {
+			return &ProtocolError{What: "login without a VERSION line before it"}
+		}
 		return &ProtocolError{What: fmt.Sprintf("not a doveadm client: %.64q", line)}
 	}
 	s.minor = minor
@@ -136,8 +189,8 @@ func (s *ServerConn) readVersion() error {
 func parsePlain(line []byte) (username, password string, err error) {
 	data, ok := bytes.CutPrefix(line, plainPrefix)
 	if !ok {
-		if string(line) == "STARTTLS" {
-			return "", "", &ProtocolError{What: "STARTTLS on a listener without TLS"}
+		if string(line) == startTLSLine {
+			return "", "", &ProtocolError{What: "STARTTLS where it is not offered"}
 		}
 		return "", "", &ProtocolError{What: "login by another mechanism than PLAIN"}
 	}
@@ -192,7 +245,8 @@ func (s *ServerConn) ReadCommand(cmd *Command) error {
 	}
 }
 
-// NetConn returns the connection beneath, for deadlines and addresses.
+// NetConn returns the connection beneath, for deadlines and addresses. After
+// STARTTLS it is the one that StartTLS returned.
 func (s *ServerConn) NetConn() net.Conn { return s.nc }
 
 // ClientMinor returns the version that the client announced.

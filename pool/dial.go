@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"syscall"
@@ -44,13 +45,18 @@ func login(ctx context.Context, nc net.Conn, b config.Backend) (*doveadm.ClientC
 	if b.Timeouts.Handshake > 0 {
 		nc.SetDeadline(time.Now().Add(b.Timeouts.Handshake))
 	}
-	stop := context.AfterFunc(ctx, func() { nc.Close() })
+	cut := make(chan struct{})
+	stop := context.AfterFunc(ctx, func() {
+		nc.Close()
+		close(cut)
+	})
 	c, err := doveadm.NewClientConn(nc, doveadm.ClientOptions{
 		Username: b.Username,
 		Password: b.Password.Reveal(),
 		Minor:    doveadm.MaxMinor,
 	})
 	if !stop() {
+		<-cut
 		err = context.Cause(ctx)
 	}
 	if err != nil {
@@ -71,8 +77,10 @@ func explain(err error) error {
 		return err
 	case errors.Is(err, os.ErrDeadlineExceeded):
 		return ErrNoProcess
+	case errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, syscall.ECONNRESET):
+		return fmt.Errorf("%w (is this the port of its service doveadm, and one without ssl?)", err)
 	}
-	return fmt.Errorf("%w (is this the port of its service doveadm, and one without ssl?)", err)
+	return err
 }
 
 // fullPause is how long a pool does not add connections after its backend

@@ -12,12 +12,16 @@ import (
 // connection belongs to: the pool's mu, or a Conn.
 type link struct {
 	client   *doveadm.ClientConn
-	raw      syscall.RawConn // nil where there is no socket to look at
-	epoch    uint64          // of its dial's start
-	expires  time.Time       // by max_lifetime; zero: never
-	until    time.Time       // idle: end of its rest; zero: none
-	rested   bool            // has been idle
+	epoch    uint64    // of its dial's start
+	expires  time.Time // by max_lifetime; zero: never
+	until    time.Time // idle: end of its rest; zero: none
+	rested   bool      // has been idle
 	commands int
+
+	raw  syscall.RawConn // nil where there is no socket to look at
+	peek func(fd uintptr)
+	seen CloseReason
+	buf  [1]byte
 }
 
 func newLink(client *doveadm.ClientConn, epoch uint64, lifetime time.Duration) *link {
@@ -27,6 +31,7 @@ func newLink(client *doveadm.ClientConn, epoch uint64, lifetime time.Duration) *
 	}
 	if sc, ok := client.NetConn().(syscall.Conn); ok {
 		l.raw, _ = sc.SyscallConn()
+		l.peek = l.look
 	}
 	return l
 }
@@ -89,20 +94,23 @@ func (l *link) unusable(now time.Time) CloseReason {
 	if why := l.overdue(now); why != "" || l.raw == nil {
 		return why
 	}
-	why := closedDead
 	// Control and not Read: deadlines do not matter here.
-	err := l.raw.Control(func(fd uintptr) {
-		var b [1]byte
-		n, _, err := syscall.Recvfrom(int(fd), b[:], syscall.MSG_PEEK|syscall.MSG_DONTWAIT)
-		switch {
-		case err == syscall.EAGAIN:
-			why = ""
-		case err == nil && n > 0:
-			why = closedStray
-		}
-	})
-	if err != nil {
+	if l.raw.Control(l.peek) != nil {
 		return closedDead
 	}
-	return why
+	return l.seen
+}
+
+// look is what the raw connection calls for unusable. It is bound once and
+// keeps what it needs in l, because it runs for each command.
+func (l *link) look(fd uintptr) {
+	n, _, err := syscall.Recvfrom(int(fd), l.buf[:], syscall.MSG_PEEK|syscall.MSG_DONTWAIT)
+	switch {
+	case err == syscall.EAGAIN:
+		l.seen = ""
+	case err == nil && n > 0:
+		l.seen = closedStray
+	default:
+		l.seen = closedDead
+	}
 }

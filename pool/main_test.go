@@ -230,7 +230,7 @@ func run(t *testing.T, c *Conn) {
 	}
 }
 
-// closed returns the reasons for which connections have been closed.
+// closedFor returns why connections have been closed.
 func (w *world) closedFor() map[CloseReason]uint64 { return w.Stat().Closed }
 
 // logLines keeps a log.

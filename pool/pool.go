@@ -14,7 +14,8 @@
 //
 //   - At most max_open connections are being dialled, open or being closed: a
 //     dial starts after the connection whose place it takes has been closed
-//     here. The backend may notice that end later than the new beginning.
+//     here. The backend may notice that end later than the new beginning, and
+//     a command that was abandoned keeps its process until it is done.
 //   - A connection has one owner: the pool, or the one Conn that Acquire
 //     returned, until its Release.
 //   - Commands are served in the order in which they came. Nobody waits while

@@ -67,6 +67,21 @@ func TestFirstComeFirstServed(t *testing.T) {
 	})
 }
 
+// One who gives up at the moment when he is served has the connection: nobody
+// else knows of it.
+func TestServedWhileGivingUp(t *testing.T) {
+	inBubble(t, func(b *config.Backend) { b.Pool.MaxOpen = 1 }, func(t *testing.T, w *world) {
+		c := w.acquire(t, Shared)
+		a := w.begin(t, Shared)
+		c.tell(nil)
+		w.Pool.mu.Lock() // Release, with a surprise under the lock
+		a.cancel()
+		w.rest(c.link, time.Now())
+		w.unlock()
+		a.got(t).Release(Reusable)
+	})
+}
+
 func TestDialOutlivesItsWaiter(t *testing.T) {
 	inBubble(t, nil, func(t *testing.T, w *world) {
 		w.slow = 3 * time.Second
@@ -141,6 +156,19 @@ func TestIdleTimeout(t *testing.T) {
 		if diff := cmp.Diff(map[CloseReason]uint64{closedIdle: 2}, w.closedFor()); diff != "" {
 			t.Error(diff)
 		}
+	})
+}
+
+// What should have been closed is not handed out if the sweep is late.
+func TestSweepIsLate(t *testing.T) {
+	inBubble(t, nil, func(t *testing.T, w *world) {
+		w.acquire(t, Shared).Release(Reusable)
+		w.idle[0].until = time.Now()
+		c := w.acquire(t, Shared)
+		if c.Reused() {
+			t.Error("got a connection whose time is over")
+		}
+		c.Release(Reusable)
 	})
 }
 
@@ -493,7 +521,7 @@ func TestCloseWaits(t *testing.T) {
 }
 
 func TestCloseCuts(t *testing.T) {
-	inBubble(t, nil, func(t *testing.T, w *world) {
+	inBubble(t, func(b *config.Backend) { b.Breaker.Failures = 1 }, func(t *testing.T, w *world) {
 		c := w.acquire(t, Shared)
 		ctx, cancel := context.WithTimeoutCause(t.Context(), time.Minute, errors.New("drained long enough"))
 		defer cancel()
@@ -505,8 +533,8 @@ func TestCloseCuts(t *testing.T) {
 		if _, err := c.Client().Do(t.Context(), &quota); err == nil {
 			t.Error("a connection works after it was cut")
 		}
-		c.Release(Failed)
-		if s := w.Stat(); s.InUse != 0 {
+		c.Release(Failed) // which is not the backend's fault
+		if s := w.Stat(); s.InUse != 0 || s.BreakerOpened != 0 {
 			t.Errorf("%+v", s)
 		}
 	})

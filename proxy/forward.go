@@ -22,7 +22,6 @@ type result struct {
 	outcome outcome
 	status  doveadm.Status // that the client got
 	shard   string
-	route   string
 	backend string
 	reason  string // of anything but an answer
 	wait    time.Duration
@@ -139,7 +138,7 @@ func (t *task) route(snap *snapshot) *refusal {
 	if user == "" {
 		// No user, no route; where there is one shard none is needed.
 		if shard, ok := snap.only(); ok {
-			t.res.shard, t.res.route = shard, "only shard"
+			t.res.shard = shard
 			return nil
 		}
 		if info.Kind == doveadm.GlobalCommand {
@@ -154,7 +153,7 @@ func (t *task) route(snap *snapshot) *refusal {
 	case err != nil:
 		return &refusal{noRoute, doveadm.CodeTempFail, err.Error()}
 	}
-	t.res.shard, t.res.route = decision.Shard, decision.Route
+	t.res.shard = decision.Shard
 	return nil
 }
 
@@ -225,9 +224,9 @@ func (t *task) finish(rl *relay) verdict {
 		after = pool.Reusable
 	}
 	rl.release(after)
-	if rl.referral != "" {
+	if status.Code == doveadm.CodeReferral {
 		if !t.out.started && rl.bytes == 0 {
-			t.out.buf = t.out.buf[:0]
+			t.out.forget()
 			return refer
 		}
 		// Rows have been passed on that another server would send again.
@@ -281,7 +280,7 @@ func (t *task) interrupted(rl *relay, err error) verdict {
 		t.res.reason = fmt.Sprintf("backend %s did not answer within %s (timeouts.reply)", t.res.backend, rl.from.timeouts.Reply)
 	case before && rl.mayRepeat:
 		rl.release(pool.Abandoned)
-		t.out.buf = t.out.buf[:0]
+		t.out.forget()
 		return repeat
 	case before && closedByPeer(err):
 		// So Dovecot answers a bad search query, too.

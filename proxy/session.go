@@ -61,7 +61,6 @@ func newSession(p *Proxy, l *listener, nc net.Conn) *session {
 		nc:       nc,
 		wire:     doveadm.NewServerConn(nc, 0),
 		log:      p.log.With("session", p.nextID.Add(1), "peer", peerName(nc)),
-		backends: make(map[*task]*pool.Conn),
 	}
 }
 
@@ -161,6 +160,12 @@ func (s *session) serveCommands() {
 		*t = task{session: s, cmd: t.cmd}
 		t.out.task = t
 		err := s.wire.ReadCommand(&t.cmd)
+		if errors.Is(err, os.ErrDeadlineExceeded) && s.running.Load() > 0 {
+			// Who waits for replies is not idle. What has been read of a
+			// line is kept.
+			s.waitForTasks()
+			continue
+		}
 		if !s.begin(err) {
 			return
 		}
@@ -313,6 +318,9 @@ func (s *session) cut() {
 func (s *session) hold(t *task, c *pool.Conn) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.backends == nil {
+		s.backends = make(map[*task]*pool.Conn)
+	}
 	s.backends[t] = c
 	return !s.gone
 }

@@ -3,6 +3,7 @@ package doveadmtest
 import (
 	"bufio"
 	"context"
+	"crypto/tls"
 	"encoding/base64"
 	"fmt"
 	"io"
@@ -21,6 +22,7 @@ import (
 type Conn struct {
 	server *Server
 	number int
+	mu     sync.Mutex // guards nc
 	nc     net.Conn
 	in     *bufio.Reader
 	client doveadm.Minor
@@ -28,9 +30,9 @@ type Conn struct {
 	stream bool // framed in STREAM format
 	logs   bool
 
-	mu      sync.Mutex // guards what follows; held until it is written
-	begun   bool       // the header of STREAM has been written
-	channel byte       // of STREAM
+	streaming sync.Mutex // guards what follows; held until it is written
+	begun     bool       // the header of STREAM has been written
+	channel   byte       // of STREAM
 }
 
 // Number is 1 for the first connection of the server, 2 for the second.
@@ -80,8 +82,8 @@ func (c *Conn) frame(channel byte, data []byte) {
 		c.Raw(doveadm.AppendPacket(nil, channel, data))
 		return
 	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
+	c.streaming.Lock()
+	defer c.streaming.Unlock()
 	// As Dovecot does it: the header with the first data, and a switch where
 	// the channel changes.
 	var out string
@@ -104,8 +106,9 @@ func (c *Conn) frame(channel byte, data []byte) {
 // one packet.
 func (c *Conn) Status(line string) { c.Output([]byte("\n" + line + "\n")) }
 
-// Raw writes p on the connection, without a packet around it.
-func (c *Conn) Raw(p []byte) { c.nc.Write(p) }
+// Raw writes p on the connection, without a packet around it. Over TLS it is
+// written as one record.
+func (c *Conn) Raw(p []byte) { c.conn().Write(p) }
 
 // Drip writes p byte by byte with a pause after each.
 func (c *Conn) Drip(p []byte, pause time.Duration) {
@@ -121,17 +124,71 @@ func (c *Conn) Drip(p []byte, pause time.Duration) {
 
 // Close closes the connection, over TCP with FIN if the client's bytes have
 // been read.
-func (c *Conn) Close() { c.nc.Close() }
+func (c *Conn) Close() { c.conn().Close() }
+
+// Cut closes a TLS connection without saying so in TLS; without TLS it is
+// Close.
+func (c *Conn) Cut() { c.socket().Close() }
+
+// conn returns the connection, which STARTTLS replaces.
+func (c *Conn) conn() net.Conn {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.nc
+}
+
+// socket returns what is below TLS.
+func (c *Conn) socket() net.Conn {
+	nc := c.conn()
+	if t, ok := nc.(*tls.Conn); ok {
+		return t.NetConn()
+	}
+	return nc
+}
+
+// startTLS is the end of the connection in clear text.
+func (c *Conn) startTLS(config *tls.Config) error {
+	nc := tls.Server(c.nc, config)
+	if err := nc.Handshake(); err != nil {
+		return err
+	}
+	c.mu.Lock()
+	c.nc = nc
+	c.mu.Unlock()
+	c.in = bufio.NewReader(nc)
+	return nil
+}
 
 // Reset closes the connection with RST: the client's next read or write fails.
 func (c *Conn) Reset() {
-	switch nc := c.nc.(type) {
+	nc := c.socket()
+	switch nc := nc.(type) {
 	case *net.TCPConn:
 		nc.SetLinger(0)
 	case *pipeConn:
 		nc.reset()
 	}
-	c.nc.Close()
+	nc.Close()
+}
+
+// Input reads the dot-ended input of a command, to its final line, and returns
+// it as it was sent. Only the Handler may call it.
+func (c *Conn) Input() (string, error) {
+	var all strings.Builder
+	for {
+		line, err := c.in.ReadString('\n')
+		all.WriteString(line)
+		if err != nil || line == ".\r\n" || line == ".\n" {
+			return all.String(), err
+		}
+	}
+}
+
+// Rest reads until the client has no more to say. Only the Handler may call
+// it.
+func (c *Conn) Rest() (string, error) {
+	text, err := io.ReadAll(c.in)
+	return string(text), err
 }
 
 // Hang says nothing more: it swallows what arrives until the client or the
@@ -144,7 +201,7 @@ func (c *Conn) Hang() {
 func (c *Conn) serve() {
 	defer c.server.running.Done()
 	defer c.server.gone(c)
-	defer c.nc.Close()
+	defer c.Close()
 	c.in = bufio.NewReader(c.nc)
 	o := &c.server.options
 	if o.Connected != nil {
@@ -230,6 +287,14 @@ func (c *Conn) handshake(o *Options) bool {
 	}
 	if line, err = c.line(); err != nil {
 		return false
+	}
+	if line == "STARTTLS" && o.STARTTLS {
+		if c.startTLS(o.TLS) != nil {
+			return false
+		}
+		if line, err = c.line(); err != nil {
+			return false
+		}
 	}
 	if line != "PLAIN\t"+base64.StdEncoding.EncodeToString([]byte("\x00doveadm\x00"+o.Password)) {
 		c.Raw([]byte("-\n"))

@@ -9,6 +9,7 @@ package doveadmtest
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"net"
 	"slices"
@@ -33,6 +34,11 @@ type Options struct {
 	// Password is what a client must send with the user name "doveadm". If it
 	// is empty, the server greets with "+", as on a UNIX socket of mode 0600.
 	Password string
+
+	// TLS, if not nil, is spoken from the first byte on, or with STARTTLS true
+	// by clients that ask for it. Minor has to be 2 or more for that.
+	TLS      *tls.Config
+	STARTTLS bool
 
 	// Connected, if not nil, is called with each new connection before the
 	// handshake. To go without a handshake, let it call Close, Reset or Hang.
@@ -124,6 +130,9 @@ func (s *Server) Dial(ctx context.Context, _, _ string) (net.Conn, error) {
 // accept closes nc and returns false if the server is closed.
 func (s *Server) accept(nc net.Conn) bool {
 	c := &Conn{server: s, nc: nc}
+	if s.options.TLS != nil && !s.options.STARTTLS {
+		c.nc = tls.Server(nc, s.options.TLS)
+	}
 	s.mu.Lock()
 	if s.closed {
 		s.mu.Unlock()

@@ -2,6 +2,7 @@ package doveadmtest_test
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -16,6 +17,7 @@ import (
 
 	"github.com/doveadm-proxy/doveadm-proxy/doveadm"
 	"github.com/doveadm-proxy/doveadm-proxy/doveadm/doveadmtest"
+	"github.com/doveadm-proxy/doveadm-proxy/internal/certtest"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -116,6 +118,42 @@ func TestStreamIsForWhoKnowsIt(t *testing.T) {
 		}
 		if diff := cmp.Diff("VERSION\tdoveadm-client\t1\t4\n+\n"+want, string(got)); diff != "" {
 			t.Errorf("client of 1.%d (-want +got):\n%s", client, diff)
+		}
+	}
+}
+
+func TestTLS(t *testing.T) {
+	ca := certtest.NewCA(t, "test")
+	server := &tls.Config{Certificates: []tls.Certificate{ca.Issue(t, "localhost").TLS()}}
+	client := &tls.Config{ServerName: "localhost", RootCAs: ca.Pool()}
+	for _, startTLS := range []bool{false, true} {
+		s := doveadmtest.NewServer(t, doveadmtest.Options{Minor: 2, Password: "secret", TLS: server, STARTTLS: startTLS})
+		nc, err := s.Dial(t.Context(), "", "")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer nc.Close()
+		nc.SetDeadline(time.Now().Add(10 * time.Second))
+		o := doveadm.ClientOptions{Password: "secret", Minor: doveadm.MaxMinor}
+		if startTLS {
+			o.StartTLS = func(nc net.Conn) (net.Conn, error) { return tls.Client(nc, client), nil }
+		} else {
+			nc = tls.Client(nc, client)
+		}
+		c, err := doveadm.NewClientConn(nc, o)
+		if err != nil {
+			t.Fatalf("STARTTLS %v: %v", startTLS, err)
+		}
+		reply, err := c.Do(t.Context(), &doveadm.Command{Name: "who"})
+		if err == nil {
+			err = reply.Close()
+		}
+		if err != nil {
+			t.Errorf("STARTTLS %v: %v", startTLS, err)
+		}
+		s.Conns()[0].Close()
+		if _, err := c.ReadChunk(); err != io.EOF {
+			t.Errorf("STARTTLS %v: closed with %v", startTLS, err)
 		}
 	}
 }

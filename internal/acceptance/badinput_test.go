@@ -17,6 +17,7 @@ import (
 // TestBadInput: each piece of bad input ends with a closed connection and a
 // log line that names the peer and the reason, and disturbs nothing else.
 func TestBadInput(t *testing.T) {
+	t.Parallel()
 	c := startCluster(t, 1, 1, dovecot.Options{})
 	p := startProxy(t, plain, func(addr string) string {
 		return c.config(addr, "", "limits {\n handshake_timeout = \"3s\"\n}")

@@ -14,6 +14,7 @@ import (
 // TestSameBytes compares what the real doveadm command prints, and how it
 // exits, through the proxy and directly.
 func TestSameBytes(t *testing.T) {
+	t.Parallel()
 	const backends, users = 3, 50
 	c := startCluster(t, backends, users, dovecot.Options{})
 	for _, s := range c.servers {

@@ -14,6 +14,7 @@ import (
 // TestDsync moves a mailbox of 5,000 mails through the proxy, in both
 // directions; a second run finds nothing to do.
 func TestDsync(t *testing.T) {
+	t.Parallel()
 	const mails = 5000
 	c := startCluster(t, 2, 1, dovecot.Options{})
 	far := c.servers[0]

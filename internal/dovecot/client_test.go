@@ -28,7 +28,8 @@ func TestClients(t *testing.T) {
 					want string
 				}{
 					{
-						"quota get", []string{"-u", "ann"},
+						"quota get",
+						[]string{"-u", "ann"},
 						"Quota name Type    Value Limit                         %\n" +
 							"User quota STORAGE     1  2048                         0\n" +
 							"User quota MESSAGE     3     -                         0\n",
@@ -36,7 +37,8 @@ func TestClients(t *testing.T) {
 					{"mailbox list", []string{"-u", "ann"}, "Archive\nINBOX\n"},
 					{"mailbox status", []string{"-u", "ann", "messages", "INBOX"}, "INBOX messages=2\n"},
 					{
-						"fetch", []string{"-u", "ann", "hdr.subject", "mailbox", "Archive"},
+						"fetch",
+						[]string{"-u", "ann", "hdr.subject", "mailbox", "Archive"},
 						"hdr.subject: old message for ann\n",
 					},
 				} {

@@ -1,0 +1,3 @@
+# EOF ERROR: No listener
+# EOF ERROR: No client
+# EOF ERROR: No shard

@@ -1,0 +1,51 @@
+level = "info" # ERROR: Unknown attribute level
+log = {} # ERROR: log is a block
+audit { # ERROR: audit is not supported by this version
+  path = "/var/log/audit.log"
+}
+admin { # ERROR: admin is not supported by this version
+}
+router { # ERROR: router is not supported by this version
+}
+limit { # ERROR: Unknown block limit
+}
+limits {
+  max_sessions      = 0 # ERROR: Wrong value of max_sessions
+  handshake_timeout = "0s" # ERROR: Wrong value of handshake_timeout
+  idle_timeout      = "0s"
+  write_timeout     = "0" # ERROR: Wrong value of write_timeout
+  drain_timeout     = "" # ERROR: Wrong value of drain_timeout
+  max_spool         = "10GB" # ERROR: Wrong value of max_spool
+  spool_dir         = "/nonexistent" # ERROR: Path not usable
+  max_input         = 5 # ERROR: Wrong value of max_input
+  input_timeout     = "x" # ERROR: Wrong value of input_timeout
+}
+limits "a" { # ERROR: Second limits block
+}
+log "x" { # ERROR: Label not allowed
+  format = "xml" # ERROR: Wrong value of format
+}
+log { # ERROR: Second log block
+}
+backend_defaults {
+  username = "a\tb" # ERROR: Wrong value of username
+  password = "x"
+  address  = "10.0.0.1:24245" # ERROR: Unknown attribute address
+}
+backend_defaults { # ERROR: Second backend_defaults block
+}
+referrals {
+  networks = ["10.0.0.0/8", "10.0.0.1"] # ERROR: Wrong value of networks
+  max_hops = -1 # ERROR: Wrong value of max_hops
+}
+listener "main" {
+  address = "127.0.0.1:24245"
+}
+client "c" {
+  password = "{PLAIN}x"
+}
+shard "s" {
+  backend "b" {
+    address = "10.0.0.1:1"
+  }
+}
