@@ -26,11 +26,15 @@ var (
 	client10     = clientKind{"1.0", 0, false}
 	client13     = clientKind{"1.3", 3, true}
 	client13mute = clientKind{"1.3 without OPTION", 3, false}
+	client14     = clientKind{"1.4", 4, true}
 
-	clientKinds = []clientKind{client10, {"1.1", 1, false}, {"1.2", 2, false}, client13, client13mute}
+	clientKinds = []clientKind{client10, {"1.1", 1, false}, {"1.2", 2, false}, client13, client13mute, client14}
 )
 
 func (k clientKind) framed() bool { return k.minor > 0 }
+
+// stream reports whether the frames are of STREAM format.
+func (k clientKind) stream() bool { return k.minor >= 4 }
 
 func (k clientKind) logs() bool { return k.minor == 1 || k.minor == 2 || k.option }
 
@@ -38,8 +42,9 @@ func (k clientKind) logs() bool { return k.minor == 1 || k.minor == 2 || k.optio
 // not meet the same mistake here.
 type client struct {
 	clientKind
-	nc *net.TCPConn
-	in *bufio.Reader
+	nc      *net.TCPConn
+	in      *bufio.Reader
+	channel byte // of STREAM
 }
 
 // connect opens a connection that says nothing.
@@ -90,7 +95,10 @@ func (c *client) login(k clientKind) error {
 	c.clientKind = k
 	greeting := "-\n+\n"
 	if k.minor > 0 {
-		greeting = "VERSION\tdoveadm-client\t1\t3\n" + greeting
+		greeting = "VERSION\tdoveadm-client\t1\t4\n" + greeting
+	}
+	if k.stream() {
+		greeting += "\xff\xff\xff\xff\xff\x00\x02\x03\xfe"
 	}
 	hello := fmt.Sprintf("VERSION\tdoveadm-server\t1\t%d\n", k.minor) + plain(clientName, clientPassword)
 	if k.option {
@@ -116,7 +124,7 @@ func (c *client) send(s string) error {
 }
 
 // packet is a piece of what a framed client gets. At minor version 0 it is
-// whatever was read, in channel 0.
+// whatever was read, in channel 0, and in STREAM format up to a switch.
 type packet struct {
 	channel byte
 	data    string
@@ -153,6 +161,9 @@ func (c *client) next() (packet, error) {
 		_, err := io.ReadFull(c.in, data)
 		return packet{0, string(data)}, err
 	}
+	if c.stream() {
+		return c.nextInStream()
+	}
 	var h [5]byte
 	if _, err := io.ReadFull(c.in, h[:]); err != nil {
 		return packet{}, err
@@ -163,6 +174,41 @@ func (c *client) next() (packet, error) {
 		err = io.ErrUnexpectedEOF
 	}
 	return packet{h[0], string(data[:n])}, err
+}
+
+// nextInStream is next in STREAM format. It waits for the byte behind a 0x03,
+// so a proxy that ends a write with one is noticed.
+func (c *client) nextInStream() (packet, error) {
+	p := packet{channel: c.channel}
+	for p.data == "" || c.in.Buffered() > 0 {
+		b, err := c.in.ReadByte()
+		if err != nil {
+			return p, err
+		}
+		if b == 3 {
+			escape, err := c.in.Peek(2)
+			switch {
+			case len(escape) == 0:
+				return p, err
+			case escape[0] != 0xfe:
+			case len(escape) == 1:
+				return p, err
+			case escape[1] == 1:
+				c.in.Discard(2)
+			case escape[1] == 0:
+				c.in.Discard(2)
+				if c.channel, err = c.in.ReadByte(); err != nil || p.data != "" {
+					return p, err
+				}
+				p.channel = c.channel
+				continue
+			default:
+				return p, fmt.Errorf("escape %q", escape)
+			}
+		}
+		p.data += string([]byte{b})
+	}
+	return p, nil
 }
 
 // reply reads a reply up to its status. The error is that of the connection,
