@@ -42,9 +42,15 @@ func (k clientKind) logs() bool { return k.minor == 1 || k.minor == 2 || k.optio
 // not meet the same mistake here.
 type client struct {
 	clientKind
-	nc      *net.TCPConn
-	in      *bufio.Reader
+	nc *net.TCPConn
+	in *bufio.Reader
+
 	channel byte // of STREAM
+
+	// ahead: commands are sent ahead, so that a reply may follow another in
+	// one read. At minor versions 0 and 4 nothing marks its end but the status.
+	ahead bool
+	left  string // of the next reply
 }
 
 // connect opens a connection that says nothing.
@@ -153,6 +159,11 @@ func (r reply) log() string {
 
 // next reads a packet, which may be cut off by an error.
 func (c *client) next() (packet, error) {
+	if c.left != "" {
+		p := packet{0, c.left}
+		c.left = ""
+		return p, nil
+	}
 	if !c.framed() {
 		if _, err := c.in.Peek(1); err != nil {
 			return packet{}, err
@@ -176,39 +187,40 @@ func (c *client) next() (packet, error) {
 	return packet{h[0], string(data[:n])}, err
 }
 
-// nextInStream is next in STREAM format. It waits for the byte behind a 0x03,
-// so a proxy that ends a write with one is noticed.
+// nextInStream is next in STREAM format: what has arrived up to a switch, which
+// may be nothing. Behind a 0x03 it waits for another byte, so a proxy that ends
+// a write with one is noticed.
 func (c *client) nextInStream() (packet, error) {
-	p := packet{channel: c.channel}
-	for p.data == "" || c.in.Buffered() > 0 {
+	var data []byte
+	here := func(err error) (packet, error) { return packet{c.channel, string(data)}, err }
+	for len(data) == 0 || c.in.Buffered() > 0 {
 		b, err := c.in.ReadByte()
 		if err != nil {
-			return p, err
+			return here(err)
 		}
 		if b == 3 {
-			escape, err := c.in.Peek(2)
-			switch {
-			case len(escape) == 0:
-				return p, err
-			case escape[0] != 0xfe:
-			case len(escape) == 1:
-				return p, err
-			case escape[1] == 1:
-				c.in.Discard(2)
-			case escape[1] == 0:
-				c.in.Discard(2)
-				if c.channel, err = c.in.ReadByte(); err != nil || p.data != "" {
+			next, err := c.in.Peek(1)
+			if err != nil {
+				return here(err)
+			}
+			if next[0] == 0xfe {
+				c.in.Discard(1)
+				kind, err := c.in.ReadByte()
+				switch {
+				case err != nil:
+					return here(err)
+				case kind == 0:
+					p, _ := here(nil)
+					c.channel, err = c.in.ReadByte()
 					return p, err
+				case kind != 1:
+					return here(fmt.Errorf("escape %d", kind))
 				}
-				p.channel = c.channel
-				continue
-			default:
-				return p, fmt.Errorf("escape %q", escape)
 			}
 		}
-		p.data += string([]byte{b})
+		data = append(data, b)
 	}
-	return p, nil
+	return here(nil)
 }
 
 // reply reads a reply up to its status. The error is that of the connection,
@@ -241,6 +253,9 @@ func (c *client) reply() (reply, error) {
 		status, behind, done := strings.Cut(line.String(), "\n")
 		if done {
 			r.status = status
+			if c.ahead && (!c.framed() || c.stream()) {
+				c.left, behind = behind, ""
+			}
 		}
 		if done || err != nil {
 			for line := range strings.Lines(r.log()) {
@@ -251,7 +266,7 @@ func (c *client) reply() (reply, error) {
 		case err != nil:
 			return r, err
 		case done && behind != "":
-			return r, fmt.Errorf("%q behind the status of %q", behind, r.output)
+			return r, fmt.Errorf("%.200q behind the status of %.200q", behind, r.output)
 		case done:
 			return r, nil
 		}

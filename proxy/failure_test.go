@@ -141,7 +141,7 @@ func badLogin(t *testing.T) {
 		"control in name":      {plain("no\nbody", clientPassword), `client="\"no\nbody\""`},
 		"bad base64":           {"PLAIN\t***\n", "login is not valid base64"},
 		"other mechanism":      {"LOGIN\tx\n", "login by another mechanism than PLAIN"},
-		"STARTTLS":             {"STARTTLS\n", "STARTTLS on a listener without TLS"},
+		"STARTTLS":             {"STARTTLS\n", "STARTTLS"},
 		"authorization id":     {"PLAIN\tYQBiAGM=\n", "login with an authorization id"},
 		"command before login": {"\talice\tquota get\n", "login by another mechanism than PLAIN"},
 		"long":                 {"PLAIN\t" + strings.Repeat("A", 100_000), "handshake line longer than"},

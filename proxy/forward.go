@@ -83,10 +83,11 @@ func (t *task) forward(snap *snapshot) (keep bool, err error) {
 		t.res.outcome, t.res.reason = refused.outcome, refused.reason
 		return t.answer(refused.code), nil
 	}
-	use := pool.Shared
+	wanted := pool.Shared
 	if t.request.info.Kind == doveadm.GlobalCommand || t.request.info.Tunnel {
-		use = pool.Fresh
+		wanted = pool.Fresh
 	}
+	use := wanted
 	backends := snap.shards[t.res.shard]
 	var visited []string // addresses, once referrals begin
 	for {
@@ -125,7 +126,7 @@ func (t *task) forward(snap *snapshot) (keep bool, err error) {
 				t.res.reason = fmt.Sprintf("backend %s refers to %s: %v", from.Name(), printable(rl.referral), err)
 				return t.answer(doveadm.CodeTempFail), nil
 			}
-			backends, use = []backend{next}, pool.Shared
+			backends, use = []backend{next}, wanted
 			continue
 		}
 		return v == finished, nil
@@ -177,6 +178,9 @@ func (t *task) acquire(backends []backend, use pool.Use) (release func(), c *poo
 		}
 		release()
 		err = fmt.Errorf("backend %s: %w", b.Name(), err)
+		if errors.Is(err, pool.ErrClosed) {
+			break // replaced by a reload, which is no reason for the next one
+		}
 	}
 	return release, nil, backend{}, err
 }
@@ -264,6 +268,12 @@ func (t *task) interrupted(rl *relay, err error) verdict {
 		t.res.outcome, t.res.reason = clientGone, t.out.err.Error()
 		return over
 	}
+	if t.session.wasCut() {
+		rl.release(pool.Abandoned)
+		t.out.abandon()
+		t.res.outcome, t.res.reason = clientGone, "shutting down"
+		return over
+	}
 	before := !rl.replied
 	var refused *refusal
 	switch {
@@ -274,11 +284,15 @@ func (t *task) interrupted(rl *relay, err error) verdict {
 			return finished
 		}
 		return over
+	case rl.stuck.Load():
+		rl.release(pool.Failed)
+		t.res.outcome = timedOut
+		t.res.reason = fmt.Sprintf("backend %s took nothing of the command for %s (timeouts.write)", t.res.backend, rl.from.timeouts.Write)
 	case errors.Is(err, os.ErrDeadlineExceeded):
 		rl.release(pool.Failed)
 		t.res.outcome = timedOut
 		t.res.reason = fmt.Sprintf("backend %s did not answer within %s (timeouts.reply)", t.res.backend, rl.from.timeouts.Reply)
-	case before && rl.mayRepeat:
+	case before && rl.mayRepeat && !t.out.started:
 		rl.release(pool.Abandoned)
 		t.out.forget()
 		return repeat

@@ -67,11 +67,11 @@ func padded(output string) string {
 	return output
 }
 
-// withUser puts a user name in front of each row of two columns.
-func withUser(user, output string) string {
+// withColumn puts a user name in front of each row of columns fields.
+func withColumn(user string, columns int, output string) string {
 	var b strings.Builder
 	for i, field := range strings.SplitAfter(output, "\t") {
-		if i%2 == 0 && field != "" {
+		if i%columns == 0 && field != "" {
 			b.WriteString(user + "\t")
 		}
 		b.WriteString(field)
@@ -116,7 +116,7 @@ func cutAtEveryByte(t *testing.T, p pair) {
 		}
 		want, line := padded(w.arrived[n]), fmt.Sprintf("\talice\tfetch\tuid text\t%d\n", n)
 		if p.client.minor < 3 && n%3 == 0 {
-			want, line = withUser("alice", want), fmt.Sprintf("\talice\tfetch\t-A\tuid text\t%d\n", n)
+			want, line = withColumn("alice", 2, want), fmt.Sprintf("\talice\tfetch\t-A\tuid text\t%d\n", n)
 		}
 		before := len(srv.Commands())
 		r := c.run(t, line)

@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"net"
 	"os"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -33,8 +34,14 @@ func (l *listener) config() *config.Listener { return l.settings.Load() }
 
 func (l *listener) key() string { return listenerKey(*l.config()) }
 
-// listenerKey is what makes two listener blocks the same socket.
-func listenerKey(c config.Listener) string { return c.Network + ":" + c.Address }
+// listenerKey is what makes two listener blocks the same socket. Port 0 is
+// another port for each.
+func listenerKey(c config.Listener) string {
+	if c.Network == "tcp" && strings.HasSuffix(c.Address, ":0") {
+		return c.Name + " " + c.Address
+	}
+	return c.Network + ":" + c.Address
+}
 
 // configure takes the settings of a reloaded block.
 func (l *listener) configure(c config.Listener) {

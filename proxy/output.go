@@ -127,6 +127,10 @@ func (o *output) flush() error {
 	o.started = true
 	rest := o.buf
 	if o.spool == nil && o.myTurn() {
+		if o.task.session.broken.Load() {
+			o.err = errSessionOver
+			return o.err
+		}
 		rest, o.err = trySend(o.task.session.nc, rest)
 	}
 	if len(rest) > 0 && o.err == nil {

@@ -227,6 +227,10 @@ func (s *session) mayRead() bool {
 func (s *session) begin(err error) bool {
 	s.mu.Lock()
 	s.reading = false
+	if err == nil {
+		// idle_timeout is over commands, not over input and tunnels.
+		s.nc.SetReadDeadline(time.Time{})
+	}
 	gone, ending := s.gone, s.ending || s.gone
 	s.mu.Unlock()
 	if err == nil {
@@ -268,13 +272,29 @@ func (s *session) refuseLine(text string) {
 // logPrefix begins the log lines that clients get from the proxy itself.
 const logPrefix = "doveadm-proxy: "
 
-// write sends p within write_timeout.
+// writePiece is what a client has write_timeout to take, so that a slow one is
+// not taken for one that takes nothing.
+const writePiece = 16 << 10
+
+// write sends p, each piece of it within write_timeout.
 func (s *session) write(p []byte) error {
-	if len(p) == 0 {
-		return nil
+	timeout := s.proxy.snapshot.Load().config.Limits.WriteTimeout
+	for len(p) > 0 {
+		n := min(len(p), writePiece)
+		s.nc.SetWriteDeadline(time.Now().Add(timeout))
+		if _, err := s.nc.Write(p[:n]); err != nil {
+			return explainWrite(err, timeout)
+		}
+		p = p[n:]
 	}
-	s.nc.SetWriteDeadline(time.Now().Add(s.proxy.snapshot.Load().config.Limits.WriteTimeout))
-	_, err := s.nc.Write(p)
+	return nil
+}
+
+// explainWrite names the limit that a write to a client ran into.
+func explainWrite(err error, timeout time.Duration) error {
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		return fmt.Errorf("the client took nothing for %s (limits.write_timeout)", timeout)
+	}
 	return err
 }
 
@@ -311,6 +331,13 @@ func (s *session) cut() {
 	for _, c := range s.backends {
 		c.Client().Close()
 	}
+}
+
+// wasCut reports whether the session has been cut.
+func (s *session) wasCut() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.gone
 }
 
 // hold remembers the connection that runs a task, so that cut reaches it. It

@@ -23,7 +23,7 @@ func (t *task) tunnel(rl *relay) verdict {
 	s := t.session
 	t.res.outcome, t.res.status = answered, rl.scan.Status()
 	t.out.reply(rl.rest, nil)
-	if err := s.write(t.out.buf); err != nil {
+	if err := t.out.finish(); err != nil {
 		s.drop(t)
 		rl.release(pool.Abandoned)
 		t.res.outcome, t.res.reason = clientGone, err.Error()

@@ -141,14 +141,26 @@ func (c *Conn) conn() net.Conn {
 func (c *Conn) socket() net.Conn {
 	nc := c.conn()
 	if t, ok := nc.(*tls.Conn); ok {
-		return t.NetConn()
+		nc = t.NetConn()
+	}
+	if b, ok := nc.(bufferedConn); ok {
+		nc = b.Conn
 	}
 	return nc
 }
 
-// startTLS is the end of the connection in clear text.
+// bufferedConn is a connection that is read through a buffer.
+type bufferedConn struct {
+	net.Conn
+	in *bufio.Reader
+}
+
+func (b bufferedConn) Read(p []byte) (int, error) { return b.in.Read(p) }
+
+// startTLS is the end of the connection in clear text. The first bytes of TLS
+// may have been read together with the STARTTLS line.
 func (c *Conn) startTLS(config *tls.Config) error {
-	nc := tls.Server(c.nc, config)
+	nc := tls.Server(bufferedConn{c.nc, c.in}, config)
 	if err := nc.Handshake(); err != nil {
 		return err
 	}

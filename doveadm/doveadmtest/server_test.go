@@ -1,6 +1,7 @@
 package doveadmtest_test
 
 import (
+	"bytes"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -136,6 +137,7 @@ func TestTLS(t *testing.T) {
 		nc.SetDeadline(time.Now().Add(10 * time.Second))
 		o := doveadm.ClientOptions{Password: "secret", Minor: doveadm.MaxMinor}
 		if startTLS {
+			nc = &joiningConn{Conn: nc}
 			o.StartTLS = func(nc net.Conn) (net.Conn, error) { return tls.Client(nc, client), nil }
 		} else {
 			nc = tls.Client(nc, client)
@@ -156,6 +158,22 @@ func TestTLS(t *testing.T) {
 			t.Errorf("STARTTLS %v: closed with %v", startTLS, err)
 		}
 	}
+}
+
+// joiningConn sends the STARTTLS line together with the first bytes of TLS.
+type joiningConn struct {
+	net.Conn
+	held []byte
+}
+
+func (j *joiningConn) Write(p []byte) (int, error) {
+	if string(p) == "STARTTLS\n" {
+		j.held = bytes.Clone(p)
+		return len(p), nil
+	}
+	_, err := j.Conn.Write(append(j.held, p...))
+	j.held = nil
+	return len(p), err
 }
 
 func TestWrongPassword(t *testing.T) {
