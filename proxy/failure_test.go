@@ -23,13 +23,18 @@ type pair struct {
 	backend doveadm.Minor
 }
 
+func (p pair) String() string {
+	return fmt.Sprintf("client %s backend 1.%d", p.client.name, p.backend)
+}
+
 // pairs runs test with every version of a client and of a backend.
 func pairs(t *testing.T, test func(t *testing.T, p pair)) {
 	for _, k := range clientKinds {
 		for _, m := range minors {
-			t.Run(fmt.Sprintf("client %s backend 1.%d", k.name, m), func(t *testing.T) {
+			p := pair{k, m}
+			t.Run(p.String(), func(t *testing.T) {
 				t.Parallel()
-				test(t, pair{k, m})
+				test(t, p)
 			})
 		}
 	}

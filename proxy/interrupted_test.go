@@ -86,7 +86,7 @@ func TestCutAtEveryByte(t *testing.T) {
 	for _, p := range []pair{
 		{client10, 0}, {client10, 3}, {clientKinds[1], 1}, {clientKinds[2], 2}, {client13, 0}, {client13, 3}, {client13mute, 3}, {client13, 1},
 	} {
-		t.Run(fmt.Sprintf("client %s backend 1.%d", p.client.name, p.backend), func(t *testing.T) {
+		t.Run(p.String(), func(t *testing.T) {
 			t.Parallel()
 			cutAtEveryByte(t, p)
 		})
@@ -147,7 +147,7 @@ func cutAtEveryByte(t *testing.T, p pair) {
 // TestResetAtEveryByte: a reset may overtake what was sent before it.
 func TestResetAtEveryByte(t *testing.T) {
 	for _, p := range []pair{{client10, 0}, {client13, 3}} {
-		t.Run(fmt.Sprintf("client %s backend 1.%d", p.client.name, p.backend), func(t *testing.T) {
+		t.Run(p.String(), func(t *testing.T) {
 			t.Parallel()
 			w := newWire(p.backend > 0)
 			s, _ := startWith(t, p.backend, func(c *doveadmtest.Conn, cmd *doveadm.Command) {
@@ -175,7 +175,7 @@ func TestResetAtEveryByte(t *testing.T) {
 // TestReplyInTwoWrites: it does not matter where the network cuts a reply.
 func TestReplyInTwoWrites(t *testing.T) {
 	for _, p := range []pair{{client10, 0}, {client10, 3}, {client13, 0}, {client13, 3}} {
-		t.Run(fmt.Sprintf("client %s backend 1.%d", p.client.name, p.backend), func(t *testing.T) {
+		t.Run(p.String(), func(t *testing.T) {
 			t.Parallel()
 			w := newWire(p.backend > 0)
 			s, srv := startWith(t, p.backend, func(c *doveadmtest.Conn, cmd *doveadm.Command) {

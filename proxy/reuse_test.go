@@ -53,7 +53,7 @@ func TestCleanReuse(t *testing.T) {
 		{"unknown status", 0, "-NO-SUCH text", func(c *conn) { c.Status("-NO-SUCH text") }, nil},
 	}
 	for _, p := range []pair{{client10, 0}, {client10, 3}, {client13, 0}, {client13, 2}, {client13, 3}} {
-		t.Run(fmt.Sprintf("client %s backend 1.%d", p.client.name, p.backend), func(t *testing.T) {
+		t.Run(p.String(), func(t *testing.T) {
 			t.Parallel()
 			s, srv := startWith(t, p.backend, func(c *conn, cmd *doveadm.Command) {
 				if cmd.Name == "quota get" {

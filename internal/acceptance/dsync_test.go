@@ -19,8 +19,10 @@ func TestDsync(t *testing.T) {
 	c := startCluster(t, 2, 1, dovecot.Options{})
 	far := c.servers[0]
 	p := startProxy(t, racy, func(addr string) string { return c.config(addr, "", "") })
-	near := dovecottest.Start(t, dovecot.Options{Name: "near", Users: []string{"u1-1"},
-		Config: fmt.Sprintf("doveadm_password = %s\n", clientPassword)})
+	near := dovecottest.Start(t, dovecot.Options{
+		Name: "near", Users: []string{"u1-1"},
+		Config: fmt.Sprintf("doveadm_password = %s\n", clientPassword),
+	})
 	var all [][]byte
 	for i := range mails {
 		all = append(all, dovecot.Message("u1-1", fmt.Sprintf("mail %d", i)))
