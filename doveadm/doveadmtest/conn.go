@@ -62,28 +62,38 @@ func (c *Conn) Fields(fields ...string) {
 }
 
 // Output writes data of channel 0 as it is, in one packet.
-func (c *Conn) Output(data []byte) {
-	if !c.framed {
-		c.Raw(data)
-		return
-	}
-	c.frame(doveadm.ChannelReply, data)
-}
+func (c *Conn) Output(data []byte) { c.write(doveadm.ChannelReply, data) }
 
 // Log writes one log line. At minor version 0 it writes nothing.
 func (c *Conn) Log(level doveadm.LogLevel, text string) {
-	if c.framed {
-		c.frame(doveadm.ChannelLog, []byte(string(rune(level))+text+"\n"))
-	}
+	c.write(doveadm.ChannelLog, []byte(string(rune(level))+text+"\n"))
 }
 
-func (c *Conn) frame(channel byte, data []byte) {
-	if !c.stream {
-		c.Raw(doveadm.AppendPacket(nil, channel, data))
-		return
-	}
+func (c *Conn) write(channel byte, data []byte) {
 	c.streaming.Lock()
 	defer c.streaming.Unlock()
+	c.Raw(c.frame(channel, data))
+}
+
+// Frame returns data of a channel as the client reads it, to be written by Raw
+// together with other bytes: a packet, a piece of STREAM format, or at minor
+// version 0 data of channel 0 as it is and of others nothing. What is framed
+// is to be written in the same order, without Output or Log in between.
+func (c *Conn) Frame(channel byte, data []byte) []byte {
+	c.streaming.Lock()
+	defer c.streaming.Unlock()
+	return c.frame(channel, data)
+}
+
+func (c *Conn) frame(channel byte, data []byte) []byte {
+	switch {
+	case !c.framed && channel == doveadm.ChannelReply:
+		return data
+	case !c.framed:
+		return nil
+	case !c.stream:
+		return doveadm.AppendPacket(nil, channel, data)
+	}
 	// As Dovecot does it: the header with the first data, and a switch where
 	// the channel changes.
 	var out string
@@ -99,7 +109,7 @@ func (c *Conn) frame(channel byte, data []byte) {
 	if rest, ok := strings.CutSuffix(body, "\x03"); ok {
 		body = rest + "\x03\xfe\x01"
 	}
-	c.Raw([]byte(out + body))
+	return []byte(out + body)
 }
 
 // Status ends a reply: it writes an LF and line, such as "+" or "-NOUSER", in
