@@ -545,9 +545,9 @@ func goneInTheMiddle(t *testing.T, p pair) {
 		c := s.login(t, p.client)
 		must(t, c.send("\talice\tfetch\tuid text\tall\n"))
 		for got := ""; !strings.Contains(got, "\x01"); {
-			data, err := c.in.Peek(c.in.Buffered() + 1)
+			_, err := c.in.Peek(c.in.Buffered() + 1)
 			must(t, err)
-			data, err = c.in.Peek(c.in.Buffered())
+			data, err := c.in.Peek(c.in.Buffered())
 			must(t, err)
 			got = string(data)
 		}
