@@ -155,7 +155,7 @@ func badLogin(t *testing.T) {
 		tc.sent = "VERSION\tdoveadm-server\t1\t3\n" + tc.sent + "\talice\tquota get\n"
 		tests[name] = tc
 	}
-	s.misfits(t, tests, "VERSION\tdoveadm-client\t1\t3\n-\n-\n")
+	s.misfits(t, tests, "VERSION\tdoveadm-client\t1\t4\n-\n-\n")
 	if got := srv.Commands(); len(got) > 0 {
 		t.Errorf("commands without a login: %v", got)
 	}

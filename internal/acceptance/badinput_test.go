@@ -27,7 +27,7 @@ func TestBadInput(t *testing.T) {
 		return version + "PLAIN\t" + base64.StdEncoding.EncodeToString([]byte(text)) + "\n"
 	}
 	login := plainLogin("\x00doveadm\x00" + clientPassword)
-	greeting := "VERSION\tdoveadm-client\t1\t3\n-\n"
+	greeting := "VERSION\tdoveadm-client\t1\t4\n-\n"
 	wide := strings.Repeat("x", 1<<20+1)
 
 	for _, tt := range []struct {
