@@ -5,12 +5,14 @@ import (
 	"slices"
 
 	"github.com/hashicorp/hcl/v2/hclsyntax"
+	"github.com/zclconf/go-cty/cty"
 )
 
 // block is the table of what one kind of block may hold, bound to the Go value
 // that it describes as a flag is bound to its variable.
 type block struct {
 	name    string
+	in      string // the block around it, where others have blocks of the same name
 	label   string // what its label says; empty: the block has none
 	kind    string // the label, where it selects one of kinds
 	many    bool   // more than one is allowed
@@ -62,6 +64,12 @@ func (b block) reset() {
 			nested.reset()
 		}
 	}
+}
+
+// empty reports whether nothing of the block would be printed.
+func (b block) empty() bool {
+	return !slices.ContainsFunc(b.attrs, func(a attr) bool { return a.field.get() != cty.NilVal }) &&
+		!slices.ContainsFunc(b.blocks, func(n block) bool { return n.many || !n.empty() })
 }
 
 // sample is a value of the attribute as it may be written.

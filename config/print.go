@@ -66,7 +66,7 @@ func (p printer) block(in *hclwrite.Body, b block, labels ...string) *hclwrite.B
 		body.SetAttributeValue(a.name, v)
 	}
 	for _, nested := range b.blocks {
-		if !nested.many {
+		if !nested.many && !nested.empty() {
 			p.block(body, nested)
 		}
 	}

@@ -258,6 +258,10 @@ func (s *ServerConn) Logs() bool { return s.logs.Load() }
 // Pipelined reports whether bytes of a further command have arrived.
 func (s *ServerConn) Pipelined() bool { return s.in.r < s.in.w }
 
+// ReadAhead reads from the connection once, so that Pipelined knows of what has
+// come since. Over TLS each record takes a read of its own.
+func (s *ServerConn) ReadAhead() error { return s.in.fill(0) }
+
 // Shrink gives memory back that a long line needed; about 4 KiB remain. Call it
 // before the connection rests.
 func (s *ServerConn) Shrink() { s.in.shrink() }

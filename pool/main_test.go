@@ -93,6 +93,11 @@ func inBubble(t *testing.T, change func(b *config.Backend), test func(t *testing
 	})
 }
 
+// login speaks the handshake on nc.
+func login(ctx context.Context, nc net.Conn, b config.Backend) (*doveadm.ClientConn, error) {
+	return newDialer(b, hclog.NewNullLogger()).login(ctx, nc)
+}
+
 func (w *world) dialer(b config.Backend) DialFunc {
 	return func(ctx context.Context) (*doveadm.ClientConn, error) {
 		w.mu.Lock()

@@ -100,10 +100,10 @@ type Pool struct {
 // New returns the pool of a backend. Nothing is dialled before it is needed,
 // unless min_idle asks for it. A nil dial uses Dial.
 func New(b config.Backend, dial DialFunc, log hclog.Logger) *Pool {
-	if dial == nil {
-		dial = dialBackend(b)
-	}
 	log = log.With("backend", b.Name)
+	if dial == nil {
+		dial = newDialer(b, log).dial
+	}
 	p := &Pool{
 		name:    b.Name,
 		limits:  b.Pool,
@@ -229,7 +229,7 @@ func (p *Pool) unlock() {
 		p.garbage = nil
 		p.mu.Unlock()
 		for _, l := range garbage {
-			l.client.Close()
+			l.close()
 		}
 		p.mu.Lock()
 		p.closing -= len(garbage)
@@ -301,7 +301,7 @@ func (p *Pool) cut() int {
 	}
 	p.mu.Unlock()
 	for _, l := range links {
-		l.client.Close()
+		cut(l.client)
 	}
 	return len(links)
 }

@@ -42,8 +42,9 @@ func (k clientKind) logs() bool { return k.minor == 1 || k.minor == 2 || k.optio
 // not meet the same mistake here.
 type client struct {
 	clientKind
-	nc *net.TCPConn
-	in *bufio.Reader
+	nc  halfConn // tcp, or TLS on it
+	tcp *net.TCPConn
+	in  *bufio.Reader
 
 	channel byte // of STREAM
 
@@ -51,6 +52,12 @@ type client struct {
 	// one read. At minor versions 0 and 4 nothing marks its end but the status.
 	ahead bool
 	left  string // of the next reply
+}
+
+// halfConn can be closed in one direction.
+type halfConn interface {
+	net.Conn
+	CloseWrite() error
 }
 
 // connect opens a connection that says nothing.
@@ -74,7 +81,8 @@ func (s *site) connectTo(t testing.TB, listener string, receive int) *client {
 	}
 	t.Cleanup(func() { nc.Close() })
 	nc.SetDeadline(time.Now().Add(patience))
-	return &client{nc: nc.(*net.TCPConn), in: bufio.NewReader(nc)}
+	tcp := nc.(*net.TCPConn)
+	return &client{nc: tcp, tcp: tcp, in: bufio.NewReader(nc)}
 }
 
 // login opens a connection that has logged in.
@@ -363,6 +371,6 @@ func (c *client) closedWith(t testing.TB, cause ...string) {
 
 // reset closes the connection with RST.
 func (c *client) reset() {
-	c.nc.SetLinger(0)
-	c.nc.Close()
+	c.tcp.SetLinger(0)
+	c.tcp.Close()
 }

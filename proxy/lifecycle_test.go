@@ -529,7 +529,7 @@ func TestCheck(t *testing.T) {
 	must(t, err)
 	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
 	defer cancel()
-	if err := p.Check(ctx); err == nil || !strings.Contains(err.Error(), "does not greet") {
+	if err := p.Check(ctx); err == nil || !strings.Contains(err.Error(), "does not answer") {
 		t.Errorf("not serving: %v", err)
 	}
 	must(t, p.Shutdown(t.Context()))

@@ -137,6 +137,11 @@ func (r *relay) stopInput() {
 	r.client().NetConn().SetWriteDeadline(time.Unix(1, 0))
 	r.sending.Wait()
 	r.client().NetConn().SetWriteDeadline(time.Time{})
+	if !r.inputDone {
+		// It is of no more use, and TLS would wait to tell a backend that does
+		// not read.
+		r.conn.Cut()
+	}
 }
 
 // prepareInput makes sure that the backend will read the input: it would take

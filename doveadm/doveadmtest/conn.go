@@ -216,7 +216,7 @@ func (c *Conn) Rest() (string, error) {
 // Hang says nothing more: it swallows what arrives until the client or the
 // server closes. Only the Handler and Connected may call it.
 func (c *Conn) Hang() {
-	io.Copy(io.Discard, c.in)
+	io.Copy(io.Discard, c.socket()) // as it is: in TLS it says nothing either
 	c.Close()
 }
 
