@@ -219,7 +219,7 @@ func FuzzSession(f *testing.F) {
 		// deframe reads packets; STREAM has fuzz targets of its own in
 		// package doveadm.
 		kind := clientKinds[int(input[0])%len(clientKinds)]
-		if kind.minor >= int(doveadm.MinorStream) {
+		if kind.minor >= 4 {
 			kind = client13
 		}
 		c := s.connect(t)
