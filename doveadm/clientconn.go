@@ -244,8 +244,8 @@ func (c *ClientConn) Send(cmd *Command) error {
 // ReadChunk returns the next piece of what the server sends. Chunks of other
 // channels than ChannelReply and ChannelLog are to be ignored. Its error is
 // io.EOF at the end of the stream, and io.ErrUnexpectedEOF if that is inside a
-// packet; what arrived of the packet is returned first. After a timeout
-// ReadChunk can be called again.
+// packet or an escape; what arrived of the packet is returned first. After a
+// timeout ReadChunk can be called again.
 func (c *ClientConn) ReadChunk() (Chunk, error) { return c.chunks.next(&c.in) }
 
 // ChunkReady reports whether ReadChunk would return a chunk without reading

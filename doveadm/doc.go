@@ -1,16 +1,16 @@
 // Package doveadm speaks the protocol of Dovecot's doveadm server, as a client
-// and as a server, in the versions 1.0 to 1.3 (Dovecot 2.0 to 2.4). It is for
-// programs that manage mailboxes without starting the doveadm command for each
-// step, for servers that want to be managed by it, and for what stands between
-// the two. It needs the standard library only.
+// and as a server, in the versions 1.0 to 1.4 (Dovecot 2.0 to 2.4 and what
+// comes after it). It is for programs that manage mailboxes without starting
+// the doveadm command for each step, for servers that want to be managed by it,
+// and for what stands between the two. It needs the standard library only.
 //
 // # The protocol
 //
 // A client connects, says its version, logs in, and sends one command after the
 // other. Fields are separated by TABs (shown as →) and lines end with LF:
 //
-//	C: VERSION→doveadm-server→1→3        each side names the kind of peer it wants
-//	S: VERSION→doveadm-client→1→3        not for a client of version 1.0
+//	C: VERSION→doveadm-server→1→4        each side names the kind of peer it wants
+//	S: VERSION→doveadm-client→1→3        not for a client of version 1.0; the lower minor counts
 //	S: -                                 "log in"; or "+": no need to
 //	C: PLAIN→AGRvdmVhZG0Ac2VjcmV0        base64 of NUL "doveadm" NUL "secret"
 //	S: +                                 or "-" and the end
@@ -26,9 +26,11 @@
 // Nothing separates rows: whoever reads must know how many columns a command
 // has, which [CommandInfo.Columns] does. Bytes that would not fit are escaped,
 // [AppendEscaped]. From version 1.1 on, all that a server sends behind the
-// login is cut into packets of two channels, one of them for the lines that it
-// logs meanwhile. They carry the only explanation of most failures: a status
-// is a word, and nothing else.
+// login is on one of two channels, one of them for the lines that it logs
+// meanwhile. They carry the only explanation of most failures: a status is a
+// word, and nothing else. Up to version 1.3 it is cut into packets of a
+// channel, [AppendPacket]; at version 1.4 it is one stream that switches the
+// channel, [AppendStream].
 //
 // There is no way to cancel a command, no number that ties a reply to a
 // command, no keepalive and, on Dovecot's side, hardly any timeout.
@@ -59,7 +61,8 @@
 // # Concurrency and time
 //
 // A connection carries one command at a time and belongs to one goroutine; only
-// Close may be called by others. For work in parallel open several connections,
+// Close and, on the server's side, the Append functions may be called by others.
+// For work in parallel open several connections,
 // but note that each occupies a process of the Dovecot server, of which there
 // are 100 by default, and that the next one is accepted and left without a
 // greeting.
@@ -97,7 +100,8 @@
 //	status and greeting line    32 KiB as a client
 //	log line                    32 KiB; the rest of a longer one is dropped
 //	field, reply                none; they are streams
-//	packet                      any size; one of more than 256 KiB arrives in pieces
+//	packet                      any size; one of more than 256 KiB arrives in pieces,
+//	                            and all of version 1.4 in pieces of about 16 KiB
 //	memory of an idle conn.     about 4 KiB for each side behind Shrink
 //
 // # TLS
@@ -112,8 +116,4 @@
 //
 // The client's end of a tunnel ("dsync-server"): it will stand beside
 // [ServerConn.Tunnel]; its server half is there.
-//
-// Version 1.4 with its STREAM packets: a second format in the reader behind
-// [ClientConn.ReadChunk] and in the Append functions of [ServerConn]. Servers of
-// that version send PACKET format to clients that announce 1.3.
 package doveadm

@@ -222,7 +222,15 @@ func FuzzFrames(f *testing.F) {
 		}
 	}
 	f.Add([]byte("\x00\xff\xff\xff\xffabc\tdef"), uint16(3))
+	f.Add([]byte(everything), uint16(3))
 	f.Fuzz(func(t *testing.T, stream []byte, size uint16) {
+		if bytes.HasPrefix(stream, []byte(StreamHeader[:streamMagic])) {
+			want, problem := readStream(string(stream))
+			if got, err := byChannel(t, bytes.NewReader(stream), 1+int(size)); !maps.Equal(want, got) || !endsAs(err, problem) {
+				t.Errorf("ended with %v, want %q; data by channel (-want +got):\n%s", err, problem, cmp.Diff(want, got))
+			}
+			return
+		}
 		// A second reader, on the whole stream.
 		want := map[byte][]byte{}
 		rest, whole := stream, true

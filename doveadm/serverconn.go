@@ -19,9 +19,10 @@ const maxHandshakeLine = 8 << 10
 
 // ServerConn is the server's side of one connection: Handshake, then
 // ReadCommand and one reply for each command. It must not be used by two
-// goroutines at once, except Close and, behind the handshake, what appends.
-// Deadlines are set on NetConn; without them it waits for a silent client for
-// ever.
+// goroutines at once, except Close, and after the handshake Logs and the Append
+// methods: they keep no state, so that replies can be made side by side, sent
+// in another order than they were made in, and dropped. Deadlines are set on
+// NetConn; without them it waits for a silent client for ever.
 type ServerConn struct {
 	// StartTLS, if it is set before Handshake, lets clients say STARTTLS
 	// instead of their login. It speaks the TLS handshake on nc and returns the
@@ -64,7 +65,7 @@ func (s *ServerConn) Handshake(authenticate func(username, password string) (boo
 		out = appendVersion(out, serviceWantedByServer, MaxMinor)
 	}
 	if authenticate == nil {
-		_, err := s.nc.Write(append(out, "+\n"...))
+		_, err := s.nc.Write(append(out, s.welcome()...))
 		return err
 	}
 	if _, err := s.nc.Write(append(out, "-\n"...)); err != nil {
@@ -91,9 +92,21 @@ func (s *ServerConn) Handshake(authenticate func(username, password string) (boo
 	if !ok {
 		return ErrLoginFailed
 	}
-	_, err = io.WriteString(s.nc, "+\n")
+	_, err = io.WriteString(s.nc, s.welcome())
 	return err
 }
+
+// welcome ends the handshake. Dovecot sends the header of STREAM with the first
+// data; it belongs to no reply, which might be dropped.
+func (s *ServerConn) welcome() string {
+	if s.stream() {
+		return "+\n" + StreamHeader
+	}
+	return "+\n"
+}
+
+// stream reports whether the client reads STREAM format.
+func (s *ServerConn) stream() bool { return s.minor >= MinorStream }
 
 // startTLS changes to TLS. A client may have begun with it already; whatever
 // else it sent behind the line breaks the TLS handshake, so that nothing that
@@ -253,21 +266,32 @@ func (s *ServerConn) ReadAhead() error { return s.in.fill(0) }
 // before the connection rests.
 func (s *ServerConn) Shrink() { s.in.shrink() }
 
-// AppendReply appends data of channel 0 as this client reads it: as one
-// packet, or as it is at minor version 0. Of no data it makes no packet.
+// AppendReply appends data of channel 0 as this client reads it: in STREAM
+// format, as one packet, or as it is at minor version 0. Of no data it makes no
+// packet.
 func (s *ServerConn) AppendReply(dst, data []byte) []byte {
-	if s.minor < MinorMultiplex || len(data) == 0 {
+	if s.minor < MinorMultiplex {
 		return append(dst, data...)
 	}
-	return AppendPacket(dst, ChannelReply, data)
+	return s.appendFrame(dst, ChannelReply, data)
+}
+
+func (s *ServerConn) appendFrame(dst []byte, channel byte, data []byte) []byte {
+	switch {
+	case len(data) == 0:
+		return dst
+	case s.stream():
+		return AppendStream(dst, channel, data)
+	}
+	return AppendPacket(dst, channel, data)
 }
 
 // AppendLogs appends data of the log channel. Without one, it appends nothing.
 func (s *ServerConn) AppendLogs(dst, data []byte) []byte {
-	if !s.logs.Load() || len(data) == 0 {
+	if !s.Logs() {
 		return dst
 	}
-	return AppendPacket(dst, ChannelLog, data)
+	return s.appendFrame(dst, ChannelLog, data)
 }
 
 // AppendLog appends one log line. Control characters in text become spaces and
@@ -275,7 +299,7 @@ func (s *ServerConn) AppendLogs(dst, data []byte) []byte {
 // It belongs in front of the status of its command: clients drop what arrives
 // later.
 func (s *ServerConn) AppendLog(dst []byte, level LogLevel, text string) []byte {
-	if !s.logs.Load() {
+	if !s.Logs() {
 		return dst
 	}
 	return s.AppendLogs(dst, appendLogLine(nil, level, text))

@@ -3,10 +3,12 @@ package doveadm
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strconv"
 	"strings"
 	"testing"
@@ -102,7 +104,7 @@ func (tr transcript) clientMinor() (Minor, bool) {
 	return parseVersion(bytes.TrimSuffix(line, []byte{'\r'}), serviceWantedByClient)
 }
 
-// demux is a second, simpler reader of the server's packets.
+// demux is a second, simpler reader of what a server of PACKET format wrote.
 func demux(t *testing.T, framed bool, packets [][]byte) (reply, logs []byte) {
 	t.Helper()
 	for _, p := range packets {
@@ -286,9 +288,13 @@ func replayAsServer(t *testing.T, tr transcript, client io.Reader) {
 	if (err == nil) != loggedIn {
 		t.Fatalf("logged in = %v, got %v", loggedIn, err)
 	}
-	// Our answer is the recorded one but for the announced version.
-	want := string(bytes.Join(handshake, nil))
-	want = strings.Replace(want, "\t1\t2\n", "\t1\t3\n", 1)
+	// Our answer is the recorded one but for the announced version and what
+	// follows from it.
+	want := regexp.MustCompile(`(?m)^(VERSION\t.*\t)\d+$`).ReplaceAllString(string(bytes.Join(handshake, nil)), fmt.Sprintf("${1}%d", MaxMinor))
+	inStream := s.ClientMinor() >= MinorStream
+	if inStream && loggedIn {
+		want += StreamHeader
+	}
 	if got := nc.out.String(); got != want {
 		t.Errorf("handshake written\n%q, recorded\n%q", got, want)
 	}
@@ -325,9 +331,10 @@ func replayAsServer(t *testing.T, tr transcript, client io.Reader) {
 		}
 	}
 
-	// The recorded packets, written by us, are the recorded bytes. Servers
-	// below 1.3 send log lines to everybody; we, as a server of 1.3, send them
-	// to newer clients that asked.
+	// The recorded packets, written by us, are the recorded bytes; for a client
+	// that reads STREAM, which no recorded server writes, what it reads out of
+	// them. Servers below 1.3 send log lines to everybody; we, as a server of
+	// 1.4, send them to newer clients that asked.
 	nc.out.Reset()
 	var out, recorded []byte
 	for _, p := range packets {
@@ -335,7 +342,7 @@ func replayAsServer(t *testing.T, tr transcript, client io.Reader) {
 		case s.ClientMinor() < MinorMultiplex:
 			out = s.AppendReply(out, p)
 		case p[0] == ChannelLog && !s.Logs() && s.ClientMinor() >= MinorExtraFields && bytes.Contains(handshake[0], []byte("\t1\t2\n")):
-			if out = s.AppendLogs(out, p[5:]); len(out) != len(recorded) {
+			if len(s.AppendLogs(out, p[5:])) != len(out) {
 				t.Error("log lines without being asked")
 			}
 			continue
@@ -346,7 +353,12 @@ func replayAsServer(t *testing.T, tr transcript, client io.Reader) {
 		}
 		recorded = append(recorded, p...)
 	}
-	if got, want := string(out), string(recorded); got != want {
+	if inStream {
+		wantReply, wantLogs := demux(t, true, [][]byte{recorded})
+		if got, problem := readStream(StreamHeader + string(out)); problem != "" || got[ChannelReply] != string(wantReply) || got[ChannelLog] != string(wantLogs) {
+			t.Errorf("written %q (%s), recorded\n%q", got, problem, recorded)
+		}
+	} else if got, want := string(out), string(recorded); got != want {
 		t.Errorf("packets written\n%q, recorded\n%q", got, want)
 	}
 	if len(reply) > 0 && !bytes.Contains(reply, []byte{'\n'}) {

@@ -11,6 +11,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/doveadm-proxy/doveadm-proxy/config"
+	"github.com/doveadm-proxy/doveadm-proxy/doveadm"
 )
 
 func TestMostRecentlyUsedFirst(t *testing.T) {
@@ -448,18 +449,28 @@ func TestRetireDuringDial(t *testing.T) {
 }
 
 func TestBytesBehindTheStatus(t *testing.T) {
-	inBubble(t, nil, func(t *testing.T, w *world) {
-		c := w.acquire(t, Shared)
-		w.srv.Conns()[0].Status("+")
-		w.srv.Conns()[0].Status("-NOUSER")
-		if _, err := c.Client().ReadChunk(); err != nil {
-			t.Fatal(err)
-		}
-		c.Release(Reusable) // the second packet is in its buffer
-		if s := w.Stat(); s.Idle != 0 || s.Closed[closedUnclean] != 1 {
-			t.Errorf("%+v", s)
-		}
-	})
+	packet := func(data string) string {
+		return string(doveadm.AppendPacket(nil, doveadm.ChannelReply, []byte(data)))
+	}
+	for name, sent := range map[string]string{
+		"a packet":       packet("\n+\n") + packet("\n-NOUSER\n"),
+		"half a header":  packet("\n+\n") + "\x00\x00",
+		"half an escape": doveadm.StreamHeader + "\n+\n\x03",
+	} {
+		t.Run(name, func(t *testing.T) {
+			inBubble(t, nil, func(t *testing.T, w *world) {
+				c := w.acquire(t, Shared)
+				w.srv.Conns()[0].Raw([]byte(sent))
+				if chunk, err := c.Client().ReadChunk(); err != nil || string(chunk.Data) != "\n+\n" {
+					t.Fatalf("%q, %v", chunk.Data, err)
+				}
+				c.Release(Reusable) // the rest is in its buffer
+				if s := w.Stat(); s.Idle != 0 || s.Closed[closedUnclean] != 1 {
+					t.Errorf("%+v", s)
+				}
+			})
+		})
+	}
 }
 
 func TestReleaseClearsDeadlines(t *testing.T) {

@@ -151,7 +151,7 @@ func stressInVirtualTime(t *testing.T, rnd *rand.Rand) {
 			c.Hang()
 		}
 	}
-	srv := doveadmtest.NewPipeServer(t, doveadmtest.Options{Minor: doveadm.MaxMinor, Handler: handler, Connected: connected})
+	srv := doveadmtest.NewPipeServer(t, doveadmtest.Options{Minor: doveadm.MinorExtraFields, Handler: handler, Connected: connected})
 
 	b := defaults()
 	b.Timeouts.Handshake = 20 * step

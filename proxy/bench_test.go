@@ -13,12 +13,21 @@ import (
 	"github.com/doveadm-proxy/doveadm-proxy/proxy"
 )
 
+// packet0 is a packet of a backend below version 1.4.
+func packet0(data string) []byte {
+	return doveadm.AppendPacket(nil, doveadm.ChannelReply, []byte(data))
+}
+
+func packetL(data string) []byte {
+	return doveadm.AppendPacket(nil, doveadm.ChannelLog, []byte(data))
+}
+
 // benchmarked is a proxy with the log of the default level, thrown away, before
 // a backend that answers at once. Neither it nor the client allocates.
 func benchmarked(b *testing.B, output string) (s *site, replyLen int) {
-	reply := channel0(output + "\n+\n")
+	reply := packet0(output + "\n+\n")
 	option := []byte("\t\tOPTION\tlog-passthrough")
-	srv := newLineBackend(b, doveadm.MaxMinor, func(c *lineConn, line []byte) {
+	srv := newLineBackend(b, doveadm.MinorExtraFields, func(c *lineConn, line []byte) {
 		if string(line) != string(option) {
 			c.Write(reply)
 		}
@@ -114,9 +123,9 @@ func BenchmarkReply(b *testing.B) {
 	for i := range row {
 		row[i] = 'x'
 	}
-	packet := channel0("1\t" + string(row) + "\t")
+	packet := packet0("1\t" + string(row) + "\t")
 	const rows = 8 << 10
-	srv := newLineBackend(b, doveadm.MaxMinor, func(c *lineConn, line []byte) {
+	srv := newLineBackend(b, doveadm.MinorExtraFields, func(c *lineConn, line []byte) {
 		if string(line) == "\t\tOPTION\tlog-passthrough" {
 			return
 		}

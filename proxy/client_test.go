@@ -26,11 +26,15 @@ var (
 	client10     = clientKind{"1.0", 0, false}
 	client13     = clientKind{"1.3", 3, true}
 	client13mute = clientKind{"1.3 without OPTION", 3, false}
+	client14     = clientKind{"1.4", 4, true}
 
-	clientKinds = []clientKind{client10, {"1.1", 1, false}, {"1.2", 2, false}, client13, client13mute}
+	clientKinds = []clientKind{client10, {"1.1", 1, false}, {"1.2", 2, false}, client13, client13mute, client14}
 )
 
 func (k clientKind) framed() bool { return k.minor > 0 }
+
+// stream reports whether the frames are of STREAM format.
+func (k clientKind) stream() bool { return k.minor >= 4 }
 
 func (k clientKind) logs() bool { return k.minor == 1 || k.minor == 2 || k.option }
 
@@ -42,8 +46,10 @@ type client struct {
 	tcp *net.TCPConn
 	in  *bufio.Reader
 
+	channel byte // of STREAM
+
 	// ahead: commands are sent ahead, so that a reply may follow another in
-	// one read. At minor version 0 nothing marks its end but the status.
+	// one read. At minor versions 0 and 4 nothing marks its end but the status.
 	ahead bool
 	left  string // of the next reply
 }
@@ -103,7 +109,10 @@ func (c *client) login(k clientKind) error {
 	c.clientKind = k
 	greeting := "-\n+\n"
 	if k.minor > 0 {
-		greeting = "VERSION\tdoveadm-client\t1\t3\n" + greeting
+		greeting = "VERSION\tdoveadm-client\t1\t4\n" + greeting
+	}
+	if k.stream() {
+		greeting += "\xff\xff\xff\xff\xff\x00\x02\x03\xfe"
 	}
 	hello := fmt.Sprintf("VERSION\tdoveadm-server\t1\t%d\n", k.minor) + plain(clientName, clientPassword)
 	if k.option {
@@ -129,7 +138,7 @@ func (c *client) send(s string) error {
 }
 
 // packet is a piece of what a framed client gets. At minor version 0 it is
-// whatever was read, in channel 0.
+// whatever was read, in channel 0, and in STREAM format up to a switch.
 type packet struct {
 	channel byte
 	data    string
@@ -171,6 +180,9 @@ func (c *client) next() (packet, error) {
 		_, err := io.ReadFull(c.in, data)
 		return packet{0, string(data)}, err
 	}
+	if c.stream() {
+		return c.nextInStream()
+	}
 	var h [5]byte
 	if _, err := io.ReadFull(c.in, h[:]); err != nil {
 		return packet{}, err
@@ -181,6 +193,42 @@ func (c *client) next() (packet, error) {
 		err = io.ErrUnexpectedEOF
 	}
 	return packet{h[0], string(data[:n])}, err
+}
+
+// nextInStream is next in STREAM format: what has arrived up to a switch, which
+// may be nothing. Behind a 0x03 it waits for another byte, so a proxy that ends
+// a write with one is noticed.
+func (c *client) nextInStream() (packet, error) {
+	var data []byte
+	here := func(err error) (packet, error) { return packet{c.channel, string(data)}, err }
+	for len(data) == 0 || c.in.Buffered() > 0 {
+		b, err := c.in.ReadByte()
+		if err != nil {
+			return here(err)
+		}
+		if b == 3 {
+			next, err := c.in.Peek(1)
+			if err != nil {
+				return here(err)
+			}
+			if next[0] == 0xfe {
+				c.in.Discard(1)
+				kind, err := c.in.ReadByte()
+				switch {
+				case err != nil:
+					return here(err)
+				case kind == 0:
+					p, _ := here(nil)
+					c.channel, err = c.in.ReadByte()
+					return p, err
+				case kind != 1:
+					return here(fmt.Errorf("escape %d", kind))
+				}
+			}
+		}
+		data = append(data, b)
+	}
+	return here(nil)
 }
 
 // reply reads a reply up to its status. The error is that of the connection,
@@ -213,7 +261,7 @@ func (c *client) reply() (reply, error) {
 		status, behind, done := strings.Cut(line.String(), "\n")
 		if done {
 			r.status = status
-			if c.ahead && !c.framed() {
+			if c.ahead && (!c.framed() || c.stream()) {
 				c.left, behind = behind, ""
 			}
 		}

@@ -34,7 +34,7 @@ const (
 )
 
 // minors are the versions of backends.
-var minors = []doveadm.Minor{0, 1, 2, 3}
+var minors = []doveadm.Minor{0, 1, 2, 3, 4}
 
 type handler = func(c *doveadmtest.Conn, cmd *doveadm.Command)
 

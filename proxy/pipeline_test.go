@@ -43,10 +43,11 @@ func TestPipeline(t *testing.T) {
 		running.Add(-1)
 		c.Status("+")
 	}
-	for _, k := range []clientKind{clientKinds[1], client13} {
+	for _, k := range []clientKind{clientKinds[1], client13, client14} {
 		most.Store(0)
 		s, _ := startWith(t, 2, h, func(c *config.Config) { c.Clients[0].PipelineDepth = depth })
 		c := s.login(t, k)
+		c.ahead = true
 		var all strings.Builder
 		for i := range commands {
 			fmt.Fprintf(&all, "\tu%d@s1\tsearch\t%d\n", i%7, i)

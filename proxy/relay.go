@@ -236,8 +236,10 @@ func (r *relay) run() error {
 }
 
 // reply takes bytes of channel 0. A chunk that can be passed on as it is stays
-// whole; the LF that ends the output waits for the status, so that log lines
-// still fit in between.
+// whole: a field of one packet goes on in one. (A backend of version 1.4 sends
+// no packets. Its chunks are what has arrived, and end where the network or the
+// reader cut them.) The LF that ends the output waits for the status, so that
+// log lines still fit in between.
 func (r *relay) reply(data []byte) error {
 	endedBefore := r.scan.OutputEnded()
 	n, consumed, err := r.scan.Scan(data)

@@ -12,12 +12,12 @@ import (
 	"github.com/doveadm-proxy/doveadm-proxy/doveadm/doveadmtest"
 )
 
-func channel0(data string) []byte {
-	return doveadm.AppendPacket(nil, doveadm.ChannelReply, []byte(data))
+func channel0(c *doveadmtest.Conn, data string) []byte {
+	return c.Frame(doveadm.ChannelReply, []byte(data))
 }
 
-func channelL(data string) []byte {
-	return doveadm.AppendPacket(nil, doveadm.ChannelLog, []byte(data))
+func channelL(c *doveadmtest.Conn, data string) []byte {
+	return c.Frame(doveadm.ChannelLog, []byte(data))
 }
 
 // TestCleanReuse: a connection with anything left on it is closed, and what was
@@ -32,18 +32,18 @@ func TestCleanReuse(t *testing.T) {
 		idle   func(c *conn) // behind it
 	}{
 		{"second status in the same packet", 0, "-NOTFOUND", func(c *conn) { c.Output([]byte("\n-NOTFOUND\n\n-\n")) }, nil},
-		{"second status in the next packet", 1, "-NOTFOUND", func(c *conn) { c.Raw(append(channel0("\n-NOTFOUND\n"), channel0("\n-\n")...)) }, nil},
+		{"second status in the next packet", 1, "-NOTFOUND", func(c *conn) { c.Raw(append(channel0(c, "\n-NOTFOUND\n"), channel0(c, "\n-\n")...)) }, nil},
 		{"second status later", 0, "-NOTFOUND", func(c *conn) { c.Status("-NOTFOUND") }, func(c *conn) { c.Status("-") }},
 		{"success behind a failure", 0, "-NOUSER", func(c *conn) { c.Output([]byte("\n-NOUSER\n\n+\n")) }, nil},
 		{"output behind the status", 0, "+", func(c *conn) { c.Output([]byte("\n+\n2\t")) }, nil},
-		{"output behind the status in the next packet", 1, "+", func(c *conn) { c.Raw(append(channel0("\n+\n"), channel0("2\t")...)) }, nil},
+		{"output behind the status in the next packet", 1, "+", func(c *conn) { c.Raw(append(channel0(c, "\n+\n"), channel0(c, "2\t")...)) }, nil},
 		{"output later", 0, "+", func(c *conn) { c.Status("+") }, func(c *conn) { c.Output([]byte("2\t")) }},
 		{"a whole reply later", 0, "+", func(c *conn) { c.Status("+") }, func(c *conn) { c.Output([]byte("stray\t1\t\n+\n")) }},
-		{"log line behind the status", 1, "+", func(c *conn) { c.Raw(append(channel0("\n+\n"), channelL("\x04stray\n")...)) }, nil},
+		{"log line behind the status", 1, "+", func(c *conn) { c.Raw(append(channel0(c, "\n+\n"), channelL(c, "\x04stray\n")...)) }, nil},
 		{"log line later", 1, "+", func(c *conn) { c.Status("+") }, func(c *conn) { c.Log(doveadm.LogError, "stray") }},
-		{"part of a header behind the status", 1, "+", func(c *conn) { c.Raw(append(channel0("\n+\n"), 0, 0)) }, nil},
+		{"part of a header behind the status", 1, "+", func(c *conn) { c.Raw(append(channel0(c, "\n+\n"), 0, 0)) }, nil},
 		{"part of a header later", 1, "+", func(c *conn) { c.Status("+") }, func(c *conn) { c.Raw([]byte("L")) }},
-		{"empty packet later", 1, "+", func(c *conn) { c.Status("+") }, func(c *conn) { c.Raw(channel0("")) }},
+		{"empty packet later", 1, "+", func(c *conn) { c.Status("+") }, func(c *conn) { c.Raw(make([]byte, 5)) }},
 		{"end later", 0, "+", func(c *conn) { c.Status("+") }, func(c *conn) { c.Close() }},
 		{"reset later", 0, "+", func(c *conn) { c.Status("+") }, func(c *conn) { c.Reset() }},
 		{"end behind the status", 0, "+", func(c *conn) { c.Status("+"); c.Close() }, nil},
@@ -52,7 +52,7 @@ func TestCleanReuse(t *testing.T) {
 		{"usage", 0, "-USAGE", func(c *conn) { c.Status("-USAGE") }, nil},
 		{"unknown status", 0, "-NO-SUCH text", func(c *conn) { c.Status("-NO-SUCH text") }, nil},
 	}
-	for _, p := range []pair{{client10, 0}, {client10, 3}, {client13, 0}, {client13, 2}, {client13, 3}} {
+	for _, p := range []pair{{client10, 0}, {client10, 3}, {client13, 0}, {client13, 2}, {client13, 3}, {client14, 4}} {
 		t.Run(p.String(), func(t *testing.T) {
 			t.Parallel()
 			s, srv := startWith(t, p.backend, func(c *conn, cmd *doveadm.Command) {
@@ -160,7 +160,7 @@ func TestNoReplyMeetsAnother(t *testing.T) {
 			c.Close()
 		case "cut in log":
 			if c.Logs() {
-				c.Raw(channelL("\x02" + tag))
+				c.Raw(channelL(c, "\x02"+tag))
 			}
 			c.Close()
 		case "reset":
@@ -170,9 +170,9 @@ func TestNoReplyMeetsAnother(t *testing.T) {
 		case "output behind":
 			c.Output([]byte("\n+\n" + tag + "\t"))
 		case "log behind":
-			c.Raw(append(channel0("\n+\n"), channelL("\x04"+tag+"\n")...))
+			c.Raw(append(channel0(c, "\n+\n"), channelL(c, "\x04"+tag+"\n")...))
 		case "reply behind":
-			c.Raw(append(channel0("\n+\n"), channel0(tag+"\t\n+\n")...))
+			c.Raw(append(channel0(c, "\n+\n"), channel0(c, tag+"\t\n+\n")...))
 		default:
 			c.Status("+")
 		}

@@ -27,7 +27,12 @@ type Conn struct {
 	in     *bufio.Reader
 	client doveadm.Minor
 	framed bool
+	stream bool // framed in STREAM format
 	logs   bool
+
+	streaming sync.Mutex // guards what follows; held until it is written
+	begun     bool       // the header of STREAM has been written
+	channel   byte       // of STREAM
 }
 
 // Number is 1 for the first connection of the server, 2 for the second.
@@ -45,7 +50,8 @@ func (c *Conn) Logs() bool { return c.logs }
 // waits for it, too.
 func (c *Conn) Context() context.Context { return c.server.ctx }
 
-// Fields writes output fields, all in one packet.
+// Fields writes output fields, all in one packet. Of STREAM format, what is
+// said here of a packet is true of a write.
 func (c *Conn) Fields(fields ...string) {
 	var data []byte
 	for _, f := range fields {
@@ -56,18 +62,54 @@ func (c *Conn) Fields(fields ...string) {
 }
 
 // Output writes data of channel 0 as it is, in one packet.
-func (c *Conn) Output(data []byte) {
-	if c.framed {
-		data = doveadm.AppendPacket(nil, doveadm.ChannelReply, data)
-	}
-	c.Raw(data)
-}
+func (c *Conn) Output(data []byte) { c.write(doveadm.ChannelReply, data) }
 
 // Log writes one log line. At minor version 0 it writes nothing.
 func (c *Conn) Log(level doveadm.LogLevel, text string) {
-	if c.framed {
-		c.Raw(doveadm.AppendPacket(nil, doveadm.ChannelLog, []byte(string(rune(level))+text+"\n")))
+	c.write(doveadm.ChannelLog, []byte(string(rune(level))+text+"\n"))
+}
+
+func (c *Conn) write(channel byte, data []byte) {
+	c.streaming.Lock()
+	defer c.streaming.Unlock()
+	c.Raw(c.frame(channel, data))
+}
+
+// Frame returns data of a channel as the client reads it, to be written by Raw
+// together with other bytes: a packet, a piece of STREAM format, or at minor
+// version 0 data of channel 0 as it is and of others nothing. What is framed
+// is to be written in the same order, without Output or Log in between.
+func (c *Conn) Frame(channel byte, data []byte) []byte {
+	c.streaming.Lock()
+	defer c.streaming.Unlock()
+	return c.frame(channel, data)
+}
+
+func (c *Conn) frame(channel byte, data []byte) []byte {
+	switch {
+	case !c.framed && channel == doveadm.ChannelReply:
+		return data
+	case !c.framed:
+		return nil
+	case !c.stream:
+		return doveadm.AppendPacket(nil, channel, data)
 	}
+	// As Dovecot does it: the header with the first data, and a switch where
+	// the channel changes.
+	var out string
+	if !c.begun {
+		c.begun = true
+		out = "\xff\xff\xff\xff\xff\x00\x02\x03\xfe"
+	}
+	if channel != c.channel {
+		c.channel = channel
+		out += "\x03\xfe\x00" + string([]byte{channel})
+	}
+	body := strings.ReplaceAll(string(data), "\x03\xfe", "\x03\xfe\x01\xfe")
+	if rest, ok := strings.CutSuffix(body, "\x03"); ok {
+		body = rest + "\x03\xfe\x01"
+	}
+	return []byte(out + body)
 }
 
 // Status ends a reply: it writes an LF and line, such as "+" or "-NOUSER", in
@@ -249,6 +291,7 @@ func (c *Conn) handshake(o *Options) bool {
 	c.client = doveadm.Minor(minor)
 	both := min(c.client, o.Minor)
 	c.framed = both >= doveadm.MinorMultiplex
+	c.stream = both >= doveadm.MinorStream
 	c.logs = c.framed && both < doveadm.MinorExtraFields
 
 	var answer string

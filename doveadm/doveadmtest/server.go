@@ -3,8 +3,8 @@
 // command to a function, which answers it or misbehaves as the test wants.
 //
 // It shares the encoding of fields and packets with package doveadm, but
-// neither its handshake nor its reading of lines, so that a mistake there does
-// not meet the same mistake here.
+// neither its handshake nor its reading of lines nor its STREAM format, so that
+// a mistake there does not meet the same mistake here.
 package doveadmtest
 
 import (
@@ -23,7 +23,8 @@ import (
 type Options struct {
 	// Minor is the version of the server: 0 is Dovecot up to 2.2.32, which
 	// greets before it has read anything; 1 is 2.2.34 to 2.3.8; 2 is 2.3.9 to
-	// 2.3.21; 3 is 2.4.
+	// 2.3.21; 3 is 2.4; 4 is what comes after 2.4.4, which writes STREAM format
+	// to clients that announced 4.
 	Minor doveadm.Minor
 
 	// GreetFirst makes a server of minor 1 behave as 2.2.33, which sends "-"

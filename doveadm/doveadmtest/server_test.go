@@ -35,7 +35,7 @@ func login(t *testing.T, srv *doveadmtest.Server, o doveadm.ClientOptions) (*dov
 
 func quota(c *doveadmtest.Conn, cmd *doveadm.Command) {
 	c.Log(doveadm.LogInfo, "for "+cmd.User)
-	c.Fields("User quota", "a\tb", "")
+	c.Fields("User quota", "a\tb\x03\xfe\x03", "")
 	c.Status("-NOTFOUND")
 }
 
@@ -81,7 +81,7 @@ func exchange(t *testing.T, srv *doveadmtest.Server, client doveadm.Minor, logs 
 		got = append(got, text)
 	}
 	got = append(got, reply.Status().String())
-	want := []string{"User quota", "a\tb", "", "-NOTFOUND"}
+	want := []string{"User quota", "a\tb\x03\xfe\x03", "", "-NOTFOUND"}
 	if logs {
 		want = append([]string{"info for alice"}, want...)
 	}
@@ -93,6 +93,33 @@ func exchange(t *testing.T, srv *doveadmtest.Server, client doveadm.Minor, logs 
 	}
 	if srv.Accepted() != 1 || srv.MaxOpen() != 1 {
 		t.Errorf("accepted %d, at most %d at once, want 1", srv.Accepted(), srv.MaxOpen())
+	}
+}
+
+// The bytes that a client of each version gets behind the login.
+func TestStreamIsForWhoKnowsIt(t *testing.T) {
+	packets := "L\x00\x00\x00\x07\x02x\x03\xfe\x04\x03\n\x00\x00\x00\x00\x03\x03\xfe\x03\x00\x00\x00\x00\x03\n+\n"
+	stream := "\xff\xff\xff\xff\xff\x00\x02\x03\xfe\x03\xfe\x00L\x02x\x03\xfe\x01\xfe\x04\x03\n\x03\xfe\x00\x00\x03\xfe\x01\xfe\x03\xfe\x01\n+\n"
+	for client, want := range map[doveadm.Minor]string{3: packets, 4: stream, 9: stream} {
+		srv := doveadmtest.NewPipeServer(t, doveadmtest.Options{Minor: 4, Handler: func(c *doveadmtest.Conn, _ *doveadm.Command) {
+			c.Log(doveadm.LogInfo, "x\x03\xfe\x04\x03")
+			c.Output([]byte("\x03\xfe\x03"))
+			c.Status("+")
+			c.Close()
+		}})
+		nc, err := srv.Dial(t.Context(), "", "")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer nc.Close()
+		fmt.Fprintf(nc, "VERSION\tdoveadm-server\t1\t%d\n\t\twho\n", client)
+		got, err := io.ReadAll(nc)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if diff := cmp.Diff("VERSION\tdoveadm-client\t1\t4\n+\n"+want, string(got)); diff != "" {
+			t.Errorf("client of 1.%d (-want +got):\n%s", client, diff)
+		}
 	}
 }
 
