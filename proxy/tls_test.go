@@ -576,7 +576,7 @@ func TestEarlyAnswerOverTLS(t *testing.T) {
 	c := s.connect(t)
 	must(t, c.secure(a.client()), c.login(client13))
 	begin := time.Now()
-	if r := c.run(t, "\talice\tsave\n"+strings.Repeat("x", 16<<20)+"\r\n.\r\n"); r.status != "-NOUSER" {
+	if r := c.run(t, "\talice\tsave\n"+strings.Repeat("x", 40<<20)+"\r\n.\r\n"); r.status != "-NOUSER" {
 		t.Errorf("status %s", r.status)
 	}
 	if took := time.Since(begin); took > 4*time.Second {
