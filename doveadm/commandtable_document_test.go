@@ -114,8 +114,8 @@ A command that is not listed here is treated as one that runs for a user, reads
 no input, must not be repeated, and whose columns and options are unknown. Only
 clients who have been granted it by its name may run it.
 
-All mail commands have the options `-A`, `-F`, `-S` and `-u`. They are taken out of
-a command before it is sent (`-F` with a file is refused): the user of a command is
+All mail commands have the options -A, -F, -S and -u. They are taken out of a
+command before it is sent (-F with a file is refused): the user of a command is
 the one in the user name field of the request.
 `)
 	section := func(title, text string, kind CommandKind) {
