@@ -79,6 +79,7 @@ type loader struct {
 	referrals Referrals
 	listeners []*placed[Listener]
 	clients   []*placed[Client]
+	rules     []*placed[Rule]
 	defaults  placed[Backend]
 	shards    []*placed[Shard]
 	backends  []inShard
@@ -128,6 +129,7 @@ func (l *loader) check() {
 	l.checkListeners()
 	l.checkClients()
 	l.checkShards()
+	l.checkRules()
 	l.checkRoutes()
 }
 

@@ -1,6 +1,10 @@
 package doveadm
 
-import "strings"
+import (
+	"maps"
+	"slices"
+	"strings"
+)
 
 //go:generate go test -run ^TestCommandsDocument$ -update-commands .
 
@@ -149,6 +153,13 @@ func indexCommands(tables ...[]CommandInfo) map[string]*CommandInfo {
 		}
 	}
 	return index
+}
+
+// Commands returns the entries of all commands in the order of their names.
+func Commands() []*CommandInfo {
+	return slices.SortedFunc(maps.Values(commandIndex), func(a, b *CommandInfo) int {
+		return strings.Compare(a.Name, b.Name)
+	})
 }
 
 // LookupCommand returns the entry of a command by its exact name. For a name

@@ -121,7 +121,7 @@ the one in the user name field of the request.
 	section := func(title, text string, kind CommandKind) {
 		fmt.Fprintf(&b, "\n## %s\n\n%s\n\n", title, text)
 		b.WriteString("| command | class | dangers | versions | per user | reads input | repeatable | columns | remarks |\n|---|---|---|---|---|---|---|---|---|\n")
-		for _, c := range allCommands() {
+		for _, c := range Commands() {
 			if c.Kind != kind {
 				continue
 			}

@@ -124,7 +124,7 @@ func TestEveryParameterIsJudged(t *testing.T) {
 	always := strings.Fields(`
 		destination-path dict-uri filter-name fs-args fs-driver input-path log-dir path queue-dir root-dir source-path`)
 	var used []string
-	for _, c := range allCommands() {
+	for _, c := range Commands() {
 		for _, p := range c.Params {
 			used = append(used, p.Long)
 			isHarmless, isAlways := slices.Contains(harmless, p.Long), slices.Contains(always, p.Long)
