@@ -48,7 +48,7 @@ client "panel" {
 			{
 				name: "commands", field: texts(&r.Commands), example: `["read", "mailbox create", "sieve *"]`,
 				doc: "Names of commands, patterns of them (`*`, `?`), and the classes `read`, `write`, `mail-content` and `admin` ([commands.md](commands.md) has the class of each). " +
-					"Commands of the class `admin`, and those that this version does not know, are allowed by their names only, or by the word `admin`; patterns do not cover them. Without the attribute: all others.",
+					"Commands of the class `admin` are allowed by their names or by the word `admin`, commands that this version does not know by their names; patterns cover neither. Without the attribute: all others.",
 			},
 			{
 				name: "users", field: texts(&r.Users), example: `["@example.com", "*-test@*"]`,
