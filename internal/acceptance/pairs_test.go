@@ -79,7 +79,8 @@ var pairCases = []pairCase{
 		return rows
 	}},
 	{
-		"tab", "mailbox status", []string{"all", "*"},
+		"tab", "mailbox status",
+		[]string{"all", "*"},
 		"mailbox\tmessages\trecent\tuidnext\tuidvalidity\tunseen\thighestmodseq\tvsize\tguid\tfirstsaved",
 		func(user string) []string {
 			n := mailsOf(user)
