@@ -10,7 +10,9 @@ import (
 	"golang.org/x/sync/semaphore"
 
 	"github.com/doveadm-proxy/doveadm-proxy/config"
+	"github.com/doveadm-proxy/doveadm-proxy/internal/access"
 	"github.com/doveadm-proxy/doveadm-proxy/internal/auth"
+	"github.com/doveadm-proxy/doveadm-proxy/internal/identity"
 	"github.com/doveadm-proxy/doveadm-proxy/pool"
 	"github.com/doveadm-proxy/doveadm-proxy/router"
 )
@@ -21,7 +23,9 @@ type snapshot struct {
 	log      hclog.Logger
 	config   *config.Config
 	table    *router.Table
-	verifier *auth.Verifier
+	known    *identity.Table
+	verifier *auth.Verifier // of clients with a password
+	rules    *access.Rules
 	clients  map[string]config.Client
 	shards   map[string][]backend  // of a shard, in order of preference
 	pools    map[string]*pool.Pool // by name of the backend
@@ -49,7 +53,7 @@ func newBackend(p *pool.Pool, c config.Backend) backend {
 // build makes the snapshot of cfg with the pools of old where the backend is
 // the same.
 func (p *Proxy) build(cfg *config.Config, old *snapshot) (*snapshot, error) {
-	table, hashes, err := parts(cfg)
+	table, rules, hashes, err := parts(cfg)
 	if err != nil {
 		return nil, err
 	}
@@ -57,7 +61,9 @@ func (p *Proxy) build(cfg *config.Config, old *snapshot) (*snapshot, error) {
 		log:      p.log.Named("pool"),
 		config:   cfg,
 		table:    table,
+		known:    identity.New(cfg.Clients),
 		verifier: auth.NewVerifier(hashes, p.logins),
+		rules:    rules,
 		clients:  make(map[string]config.Client),
 		shards:   make(map[string][]backend),
 		pools:    make(map[string]*pool.Pool),
@@ -80,10 +86,13 @@ func (p *Proxy) build(cfg *config.Config, old *snapshot) (*snapshot, error) {
 }
 
 // parts makes what can fail of a snapshot. All problems are in the error.
-func parts(cfg *config.Config) (*router.Table, map[string]auth.Hash, error) {
+func parts(cfg *config.Config) (*router.Table, *access.Rules, map[string]auth.Hash, error) {
 	var errs []error
 	hashes := make(map[string]auth.Hash)
 	for _, c := range cfg.Clients {
+		if c.Password.Empty() {
+			continue
+		}
 		hash, err := auth.ParseHash(c.Password.Reveal())
 		if err != nil {
 			errs = append(errs, fmt.Errorf("client %q: %w", c.Name, err))
@@ -98,7 +107,11 @@ func parts(cfg *config.Config) (*router.Table, map[string]auth.Hash, error) {
 	if err != nil {
 		errs = append(errs, err)
 	}
-	return table, hashes, errors.Join(errs...)
+	rules, err := access.New(cfg.Clients, cfg.Shards)
+	if err != nil {
+		errs = append(errs, err)
+	}
+	return table, rules, hashes, errors.Join(errs...)
 }
 
 // backends returns the backends of a snapshot by name.
@@ -144,6 +157,6 @@ func (s *snapshot) only() (string, bool) {
 // Validate reports everything for which New or Reload would refuse cfg, short
 // of opening its listeners.
 func Validate(cfg *config.Config) error {
-	_, _, err := parts(cfg)
+	_, _, _, err := parts(cfg)
 	return err
 }
