@@ -17,6 +17,7 @@ import (
 
 	"github.com/doveadm-proxy/doveadm-proxy/config"
 	"github.com/doveadm-proxy/doveadm-proxy/doveadm"
+	"github.com/doveadm-proxy/doveadm-proxy/internal/identity"
 	"github.com/doveadm-proxy/doveadm-proxy/internal/tlsconn"
 	"github.com/doveadm-proxy/doveadm-proxy/pool"
 )
@@ -29,9 +30,10 @@ type session struct {
 	settings *listenerSettings // of the listener when the session began
 	socket   net.Conn          // as accepted
 	records  *tlsconn.Socket   // of TLS; nil without it
+	peer     identity.Peer     // what the connection tells of the client
 	wire     *doveadm.ServerConn
 	log      hclog.Logger
-	client   string // who logged in
+	client   string // who it is
 	out      []byte // used again by each task that runs alone
 	alone    task   // likewise
 
@@ -120,11 +122,7 @@ func (s *session) handshake() error {
 		if err := s.mayLogIn(); err != nil {
 			return false, err
 		}
-		return s.proxy.snapshot.Load().verifier.Verify(ctx, username, password)
-	}
-	if s.settings.Client != "" {
-		s.client = s.settings.Client
-		authenticate = nil
+		return s.logIn(ctx, username, password)
 	}
 	err := s.greet(authenticate)
 	if err == nil {
@@ -140,7 +138,7 @@ func (s *session) handshake() error {
 }
 
 // greet speaks the handshakes, that of TLS first where the listener wants it so.
-func (s *session) greet(authenticate func(username, password string) (bool, error)) error {
+func (s *session) greet(authenticate login) error {
 	nc, mode := s.socket, s.settings.TLS.Mode
 	if mode == config.TLSImplicit {
 		var err error
@@ -151,6 +149,12 @@ func (s *session) greet(authenticate func(username, password string) (bool, erro
 	s.wire = doveadm.NewServerConn(nc, 0)
 	if mode == config.TLSStartTLS || mode == config.TLSStartTLSRequired {
 		s.wire.StartTLS = s.startTLS
+	}
+	switch known, err := s.recognize(); {
+	case err != nil:
+		return err
+	case known:
+		authenticate = nil
 	}
 	return s.wire.Handshake(authenticate)
 }
@@ -210,6 +214,9 @@ func (s *session) serveCommands() {
 			return
 		}
 		t.request, t.refused = prepare(&t.cmd, s.wire.ClientMinor())
+		if t.refused == nil {
+			t.refused = s.authorize(&t.request)
+		}
 		whole := true
 		if t.request.info.Input {
 			whole = s.takeInput(t)
