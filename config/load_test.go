@@ -79,7 +79,7 @@ func TestLoadDefaults(t *testing.T) {
 		Routes: []Route{{Kind: "ring", Shards: []string{"s1"}}},
 		Limits: Limits{
 			MaxSessions: 10000, HandshakeTimeout: 5 * time.Second, IdleTimeout: 0, WriteTimeout: time.Minute,
-			DrainTimeout: 30 * time.Second, InputTimeout: 5 * time.Minute, MaxInput: 1 << 30, MaxSpool: 10 << 30, SpoolDir: "/var/tmp",
+			DrainTimeout: 30 * time.Second, OverlapTimeout: time.Hour, InputTimeout: 5 * time.Minute, MaxInput: 1 << 30, MaxSpool: 10 << 30, SpoolDir: "/var/tmp",
 		},
 		Referrals: Referrals{MaxHops: 4},
 	}
