@@ -2,7 +2,6 @@ package main
 
 import (
 	"fmt"
-	"net"
 	"os"
 	"strings"
 	"time"
@@ -58,22 +57,24 @@ func notifyWith(message string, file *os.File) error {
 	if path == "" {
 		return nil
 	}
-	nc, err := net.DialUnix("unixgram", nil, &net.UnixAddr{Name: path, Net: "unixgram"})
+	// Package net does not send descriptors on a connected datagram socket.
+	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
-		return err
+		return fmt.Errorf("notify systemd: %w", err)
 	}
-	defer nc.Close()
-	var rights []byte
-	if file != nil {
-		raw, err := file.SyscallConn()
-		if err != nil {
-			return err
-		}
-		// Control and not Fd, which would make the file block.
-		raw.Control(func(fd uintptr) { rights = unix.UnixRights(int(fd)) })
-		_, _, err = nc.WriteMsgUnix([]byte(message), rights, nil)
-		return err
+	defer unix.Close(fd)
+	send := func(rights []byte) {
+		err = unix.Sendmsg(fd, []byte(message), rights, &unix.SockaddrUnix{Name: path}, 0)
 	}
-	_, err = nc.Write([]byte(message))
-	return err
+	if file == nil {
+		send(nil)
+	} else if raw, rawErr := file.SyscallConn(); rawErr != nil {
+		err = rawErr
+	} else if rawErr := raw.Control(func(fd uintptr) { send(unix.UnixRights(int(fd))) }); rawErr != nil {
+		err = rawErr
+	}
+	if err != nil {
+		return fmt.Errorf("notify systemd: %w", err)
+	}
+	return nil
 }
