@@ -66,7 +66,7 @@ func TestClient(t *testing.T) {
 	ten := netip.MustParsePrefix("10.0.0.0/8")
 	want := []Client{
 		{
-			Name: "one", Username: "doveadm", Password: NewSecret("{PLAIN}x"), Listeners: []string{"a", "b"}, Networks: []netip.Prefix{ten}, PipelineDepth: 16,
+			Name: "one", Username: "doveadm", Password: NewSecret("{PLAIN}x"), Listeners: []string{"a", "b"}, Networks: []netip.Prefix{ten}, Priority: PriorityInteractive, PipelineDepth: 16,
 			Allow: []Rule{
 				{Commands: []string{"read", "mailbox create", "sieve *"}, Users: []string{"@example.com", "*-test@*"}},
 				{
@@ -76,10 +76,10 @@ func TestClient(t *testing.T) {
 			},
 			Deny: []Rule{{Commands: []string{"expunge"}}},
 		},
-		{Name: "two", Username: "doveadm", Password: NewSecret("{PLAIN}x"), TLSSubject: "CN=two", PipelineDepth: 16, Allow: []Rule{{}}},
-		{Name: "three", TLSNames: []string{"dns:three.example", "uri:spiffe://a/b", "email:a@b", "ip:10.0.0.1"}, PipelineDepth: 16},
-		{Name: "four", UnixUsers: []Account{{"root", 0}, {"4711", 4711}}, UnixGroups: []Account{{"root", 0}}, PipelineDepth: 16},
-		{Name: "five", Password: NewSecret("{PLAIN}x"), PipelineDepth: 16, Deny: []Rule{{}}},
+		{Name: "two", Username: "doveadm", Password: NewSecret("{PLAIN}x"), TLSSubject: "CN=two", Priority: PriorityInteractive, PipelineDepth: 16, Allow: []Rule{{}}},
+		{Name: "three", TLSNames: []string{"dns:three.example", "uri:spiffe://a/b", "email:a@b", "ip:10.0.0.1"}, Priority: PriorityInteractive, PipelineDepth: 16},
+		{Name: "four", UnixUsers: []Account{{"root", 0}, {"4711", 4711}}, UnixGroups: []Account{{"root", 0}}, Priority: PriorityInteractive, PipelineDepth: 16},
+		{Name: "five", Password: NewSecret("{PLAIN}x"), Priority: PriorityInteractive, PipelineDepth: 16, Deny: []Rule{{}}},
 	}
 	if diff := diff(&Config{Clients: want}, &Config{Clients: cfg.Clients}); diff != "" {
 		t.Error(diff)

@@ -21,7 +21,7 @@ func (snap *snapshot) authorize(client string, from netip.Addr, r *request) *ref
 	if d.Allowed {
 		return nil
 	}
-	return &refusal{denied, deniedCode(&q), snap.rules.Refusal(&q, d)}
+	return &refusal{denied, snap.deniedCode(q), snap.rules.Refusal(&q, d)}
 }
 
 // question is what the rules are asked about a command that was prepared.
@@ -47,16 +47,19 @@ func (snap *snapshot) question(client string, from netip.Addr, r *request) acces
 	return q
 }
 
-// deniedCode is the status of a command that was denied. To what servers do not
-// know either they answer the same.
-func deniedCode(q *access.Request) string {
-	switch q.Effects.Danger & doveadm.Unforeseen {
-	case 0:
+// deniedCode is the status of a command that was denied. Where that is only
+// because nobody here knows the command, or an option of it, it is what servers
+// answer who do not know it either.
+func (snap *snapshot) deniedCode(q access.Request) string {
+	if q.Effects.Danger&doveadm.Unforeseen == 0 {
 		return doveadm.CodeNoPerm
-	default:
-		if q.Command.Series == 0 || q.Command.Kind == doveadm.ClientCommand {
-			return ""
-		}
+	}
+	if q.Command.Series == 0 || q.Command.Kind == doveadm.ClientCommand {
+		return ""
+	}
+	q.Effects.Danger &^= doveadm.Unforeseen
+	if snap.rules.Decide(&q).Allowed {
 		return doveadm.CodeUsage
 	}
+	return doveadm.CodeNoPerm
 }
