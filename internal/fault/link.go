@@ -67,6 +67,15 @@ func (l *Link) Len() int {
 	return len(l.pairs)
 }
 
+// Drop resets all connections that there are.
+func (l *Link) Drop() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for p := range l.pairs {
+		p.reset()
+	}
+}
+
 // Close stops listening, resets all connections and returns when nothing of the
 // Link runs any more.
 func (l *Link) Close() error {

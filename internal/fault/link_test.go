@@ -225,3 +225,15 @@ func TestClose(t *testing.T) {
 		t.Errorf("read %d, %v", n, err)
 	}
 }
+
+func TestDrop(t *testing.T) {
+	link, client, server := talk(t, fault.Fault{})
+	send(t, client, "x")
+	receive(t, server, "x")
+	link.Drop()
+	for _, c := range []net.Conn{client, server} {
+		if _, err := c.Read(make([]byte, 1)); !errors.Is(err, syscall.ECONNRESET) {
+			t.Error(err)
+		}
+	}
+}

@@ -200,8 +200,10 @@ func (j *judge) met(e *Entry) met {
 			m.any = true
 			m.session = m.session || target == Proxy || strings.HasPrefix(target, Client)
 			m.garbled = m.garbled || w.Garbles
-			// Counted are those that met it while it lasted.
-			if row := j.rows[w.Fault]; !e.Sent.After(w.To) && !slices.Contains(m.rows, row) {
+			// Counted are those that met it while it lasted, and those that
+			// failed from what it left.
+			bad := e.Answer == Failed || e.Answer == Ended
+			if row := j.rows[w.Fault]; (bad || !e.Sent.After(w.To)) && !slices.Contains(m.rows, row) {
 				m.rows = append(m.rows, row)
 			}
 		}
