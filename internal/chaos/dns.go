@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"os"
 	"os/exec"
@@ -19,9 +20,6 @@ type names struct {
 	hosts string // its file of names
 }
 
-// nameServerAddr is out of the way of other name servers of the machine.
-const nameServerAddr = "127.77.53.1"
-
 // startNames starts dnsmasq and makes it the only resolver. The files that say
 // so are mounted over those of the system, see private.
 func startNames(ctx context.Context, dir string) (*names, error) {
@@ -32,12 +30,14 @@ func startNames(ctx context.Context, dir string) (*names, error) {
 	if _, err := os.Stat(path); err != nil {
 		return nil, fmt.Errorf("dnsmasq is not installed: apt-get install --yes dnsmasq-base (%w)", err)
 	}
+	// Out of the way of other name servers of the machine.
+	addr := fmt.Sprintf("127.77.%d.%d", rand.IntN(250), 1+rand.IntN(250))
 	n := &names{hosts: filepath.Join(dir, "names")}
 	if err := os.WriteFile(n.hosts, nil, 0o644); err != nil {
 		return nil, err
 	}
 	for target, text := range map[string]string{
-		"/etc/resolv.conf":   "nameserver " + nameServerAddr + "\n",
+		"/etc/resolv.conf":   "nameserver " + addr + "\n",
 		"/etc/nsswitch.conf": "hosts: files dns\n",
 	} {
 		own := filepath.Join(dir, filepath.Base(target))
@@ -49,7 +49,7 @@ func startNames(ctx context.Context, dir string) (*names, error) {
 		}
 	}
 	n.cmd = exec.Command(path, "--keep-in-foreground", "--conf-file=/dev/null", "--no-resolv", "--no-hosts",
-		"--bind-interfaces", "--listen-address="+nameServerAddr, "--addn-hosts="+n.hosts, "--pid-file=", "--user=root")
+		"--local=/chaos.test/", "--bind-interfaces", "--listen-address="+addr, "--addn-hosts="+n.hosts, "--pid-file=", "--user=root")
 	n.cmd.Stderr = os.Stderr
 	n.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
 	if err := n.cmd.Start(); err != nil {
@@ -70,6 +70,8 @@ func (n *names) set(ctx context.Context, name, addr string) error {
 	if err := n.signal(syscall.SIGHUP); err != nil {
 		return err
 	}
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
 	resolver := &net.Resolver{PreferGo: true}
 	for {
 		found, err := resolver.LookupHost(ctx, name)

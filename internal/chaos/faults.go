@@ -17,12 +17,12 @@ import (
 // trouble is a kind of fault.
 type trouble struct {
 	name string
-	on   []string // it hits one of these; empty: nobody is to notice
+	on   []string // it hits one of these
 	// part is what it works on. Two at the same part of the same target would
 	// undo each other.
-	part    string
-	garbles bool
-	make    func(s *site, target string, random *rand.Rand) action
+	part              string
+	garbles, harmless bool // see ledger.Window
+	make              func(s *site, target string, random *rand.Rand) action
 }
 
 // action is a fault that is going to be made. Each function may be nil but
@@ -83,7 +83,7 @@ func troubles() []trouble {
 		{name: "name: no server", on: []string{mail3}, part: link, make: stopNames},
 		{name: "name: changes", on: []string{mail3}, part: link, make: move},
 
-		{name: "proxy: reload", part: ledger.Proxy, make: reloadProxy},
+		{name: "proxy: reload", on: []string{ledger.Proxy}, part: ledger.Proxy, harmless: true, make: reloadProxy},
 		{name: "proxy: SIGTERM", on: []string{ledger.Proxy}, part: ledger.Proxy, make: restartProxy(syscall.SIGTERM)},
 		{name: "proxy: SIGKILL", on: []string{ledger.Proxy}, part: ledger.Proxy, make: restartProxy(syscall.SIGKILL)},
 	}

@@ -71,17 +71,16 @@ func parse(args []string) options {
 	return o
 }
 
-// inside is set in the environment of the process that has a mount namespace of
-// its own.
+// inside is set in the environment of the process that has namespaces of its own.
 const inside = "DOVEADM_PROXY_CHAOS"
 
-// private runs this program again where what it mounts is seen by nobody else,
-// and ends with it.
+// private runs this program again where what it mounts is seen by nobody else
+// and where no process outlives it, however it ends.
 func private() int {
 	cmd := exec.Command("/proc/self/exe", os.Args[1:]...)
 	cmd.Env = append(os.Environ(), inside+"=1")
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
-	cmd.SysProcAttr = &syscall.SysProcAttr{Unshareflags: syscall.CLONE_NEWNS, Pdeathsig: syscall.SIGTERM}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWPID, Unshareflags: syscall.CLONE_NEWNS, Pdeathsig: syscall.SIGTERM}
 	// A signal from the terminal reaches the other one, too, which cleans up.
 	signal.Ignore(os.Interrupt, syscall.SIGHUP)
 	err := cmd.Run()
@@ -92,7 +91,7 @@ func private() int {
 	case errors.As(err, &exit):
 		return max(1, exit.ExitCode())
 	}
-	fmt.Fprintf(os.Stderr, "chaos: start with a mount namespace of its own: %v (this needs root)\n", err)
+	fmt.Fprintf(os.Stderr, "chaos: start with namespaces of its own: %v (this needs root)\n", err)
 	return 1
 }
 
@@ -107,6 +106,10 @@ func run(ctx context.Context, o options, out io.Writer) (ok bool, err error) {
 		}
 	}()
 	fmt.Fprintf(out, "seed %d\n", o.seed)
+	// Process ids are others here.
+	if err := syscall.Mount("proc", "/proc", "proc", 0, ""); err != nil {
+		return false, fmt.Errorf("mount /proc: %w", err)
+	}
 	if err := s.start(ctx); err != nil {
 		return false, err
 	}

@@ -27,6 +27,8 @@ const (
 	mostAtOnce = 4
 
 	repeatEvery = 300 * time.Millisecond
+	// stuckAfter is when making a fault has failed.
+	stuckAfter = 30 * time.Second
 	// recoveryTimeout is when a target that does not come back counts as lost.
 	recoveryTimeout = 30 * time.Second
 )
@@ -42,19 +44,14 @@ type occurrence struct {
 
 func (o *occurrence) String() string {
 	text := o.name
-	if o.target != "" && o.target != ledger.Proxy {
+	if o.target != ledger.Proxy {
 		text += " at " + o.target
 	}
 	return fmt.Sprintf("%s for %s", text, o.lasts.Round(10*time.Millisecond))
 }
 
 // claims names what nobody else may touch meanwhile.
-func (o *occurrence) claims() string {
-	if o.part == ledger.Proxy {
-		return o.part
-	}
-	return o.target + " " + o.part
-}
+func (o *occurrence) claims() string { return o.target + " " + o.part }
 
 // schedule draws faults. Each kind comes once before one comes again.
 type schedule struct {
@@ -78,9 +75,7 @@ func (sc *schedule) draw() *occurrence {
 	}
 	o := &occurrence{trouble: sc.deck[0]}
 	sc.deck = sc.deck[1:]
-	if len(o.on) > 0 {
-		o.target = o.on[sc.random.IntN(len(o.on))]
-	}
+	o.target = o.on[sc.random.IntN(len(o.on))]
 	o.lasts = shortest + time.Duration(sc.random.Int64N(int64(longest-shortest)))
 	if sc.random.IntN(longEach) == 0 {
 		o.lasts = longOne
@@ -127,13 +122,10 @@ func (sc *schedule) run(ctx context.Context, say func(format string, args ...any
 // make lets o happen and returns when what it hit works again.
 func (s *site) make(ctx context.Context, o *occurrence) error {
 	pause(ctx, o.after)
-	w := ledger.Window{Fault: o.name, Garbles: o.garbles}
-	if o.target != "" {
-		w.Targets = []string{o.target}
-	}
-	window := s.ledger.Begin(w)
+	window := s.ledger.Begin(ledger.Window{Fault: o.name, Targets: []string{o.target}, Garbles: o.garbles, Harmless: o.harmless})
 	// What is begun is ended, however the run ends.
-	always := context.WithoutCancel(ctx)
+	always, cancel := context.WithTimeout(context.WithoutCancel(ctx), o.lasts+stuckAfter)
+	defer cancel()
 	err := o.action.begin(always)
 	for end := time.Now().Add(o.lasts); err == nil && ctx.Err() == nil && time.Now().Before(end); {
 		pause(ctx, min(repeatEvery, time.Until(end)))
@@ -148,20 +140,18 @@ func (s *site) make(ctx context.Context, o *occurrence) error {
 	if err != nil {
 		return fmt.Errorf("%s: %w", o, err)
 	}
-	return s.recovered(always, o.target)
+	s.recovered(ctx, o.target)
+	return nil
 }
 
 // recovered returns when a command that was sent from now on has succeeded at
 // target. That none does is for the ledger to say.
-func (s *site) recovered(ctx context.Context, target string) error {
-	if target == "" {
-		return nil
-	}
+func (s *site) recovered(ctx context.Context, target string) {
 	now := time.Now()
+	ctx = context.WithoutCancel(ctx)
 	for time.Since(now) < recoveryTimeout && !s.ledger.Succeeded(target, now) {
 		pause(ctx, 10*time.Millisecond)
 	}
-	return nil
 }
 
 func pause(ctx context.Context, d time.Duration) {

@@ -1,6 +1,7 @@
 package fault
 
 import (
+	"context"
 	"errors"
 	"io"
 	"math/rand/v2"
@@ -20,6 +21,8 @@ type Link struct {
 	target string
 
 	listener net.Listener
+	ctx      context.Context // of dials
+	cancel   context.CancelFunc
 	wg       sync.WaitGroup // the accept loop and all connections
 
 	mu     sync.Mutex // guards what follows
@@ -48,6 +51,7 @@ func Listen(addr, target string, seed uint64) (*Link, error) {
 		state:  &state{over: make(chan struct{})},
 		pairs:  make(map[*pair]struct{}),
 	}
+	l.ctx, l.cancel = context.WithCancel(context.Background())
 	l.wg.Go(l.accept)
 	return l, nil
 }
@@ -80,6 +84,7 @@ func (l *Link) Drop() {
 // Link runs any more.
 func (l *Link) Close() error {
 	err := l.listener.Close()
+	l.cancel()
 	l.mu.Lock()
 	l.closed = true
 	for p := range l.pairs {
@@ -107,7 +112,7 @@ func (l *Link) accept() {
 // serve passes one connection on. A target that refuses is passed on as a
 // reset, which is the nearest to it behind an accepted connection.
 func (l *Link) serve(client *net.TCPConn) {
-	nc, err := net.Dial("tcp", l.target)
+	nc, err := new(net.Dialer).DialContext(l.ctx, "tcp", l.target)
 	if err != nil {
 		client.SetLinger(0)
 		client.Close()

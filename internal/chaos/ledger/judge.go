@@ -65,7 +65,9 @@ type Row struct {
 	Failed     int // told so by a status
 	Ended      int // told so by the end of the session
 	Violations map[Kind]int
-	Recovery   []time.Duration // from the end of the fault to the first success, sorted
+	// Recovery is the times from the end of the fault to the first success,
+	// sorted. Those are left out in which another fault was in the way.
+	Recovery []time.Duration
 }
 
 // Report is what Judge finds.
@@ -159,10 +161,26 @@ func (j *judge) recovery(w *Window) {
 			recovered = first
 		}
 	}
-	if len(w.Targets) > 0 {
+	if !w.Harmless && !j.another(w, recovered) {
 		row.Recovery = append(row.Recovery, recovered.Sub(w.To))
 	}
 	j.until[w] = recovered.Add(Grace)
+}
+
+// another reports whether there was another fault at a target of w that may have
+// kept it from recovering.
+func (j *judge) another(w *Window, recovered time.Time) bool {
+	for _, o := range j.windows {
+		if o == w || o.Harmless || o.From.After(recovered) || !o.To.After(w.To) {
+			continue
+		}
+		for _, target := range o.Targets {
+			if target == Proxy || slices.Contains(w.Targets, target) || slices.Contains(w.Targets, Proxy) {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 func (j *judge) violation(kind Kind, e *Entry, rows []*Row, text string) {
@@ -197,8 +215,8 @@ func (j *judge) met(e *Entry) met {
 			if !slices.Contains(e.Path, target) {
 				continue
 			}
-			m.any = true
-			m.session = m.session || target == Proxy || strings.HasPrefix(target, Client)
+			m.any = m.any || !w.Harmless
+			m.session = m.session || !w.Harmless && (target == Proxy || strings.HasPrefix(target, Client))
 			m.garbled = m.garbled || w.Garbles
 			// Counted are those that met it while it lasted, and those that
 			// failed from what it left.

@@ -108,7 +108,9 @@ type Window struct {
 	Targets []string // what of a Path it hits
 	// Garbles: the bytes of replies are changed in a way that nobody can
 	// detect. Rows may be wrong then, and nothing else.
-	Garbles  bool
+	Garbles bool
+	// Harmless: nobody is to notice. It is no reason for anything.
+	Harmless bool
 	From, To time.Time // To is zero while it lasts
 }
 

@@ -150,6 +150,11 @@ func TestJudge(t *testing.T) {
 				h.run(ledger.Saves, "s2", ledger.Ended, "")
 			})
 		}, nil},
+		{"a failure while something harmless happened", func(h *history) {
+			h.fault(ledger.Window{Fault: "reload", Targets: []string{ledger.Proxy}, Harmless: true}, func() {
+				h.run(ledger.None, "", ledger.Failed, "TEMPFAIL")
+			})
+		}, []string{"noticed: failed although"}},
 		{"a client that left", func(h *history) {
 			h.run(ledger.Saves, "s2", ledger.Left, "")
 		}, nil},
@@ -194,21 +199,28 @@ func TestRows(t *testing.T) {
 				h.run(ledger.None, "", ledger.Succeeded, "")
 			})
 		}
-		h.fault(ledger.Window{Fault: "reload"}, func() { h.run(ledger.None, "", ledger.Succeeded, "") })
+		h.fault(ledger.Window{Fault: "reload", Targets: []string{ledger.Proxy}, Harmless: true}, func() { h.run(ledger.None, "", ledger.Succeeded, "") })
+		// One of two that come at once has no recovery of its own.
+		h.fault(ledger.Window{Fault: "slow", Targets: []string{"mail1"}}, func() {
+			h.End(h.Begin(ledger.Window{Fault: "short", Targets: []string{"mail1"}}))
+			time.Sleep(time.Second)
+		})
 		report := h.Judge(h.mail)
 		// The first success is sent 3 s after the end, and takes a tenth.
 		recovery := 3100 * time.Millisecond
 		want := []ledger.Row{
-			{Fault: "reload", Times: 1},
+			{Fault: "reload", Times: 1, Commands: 1},
 			{Fault: "reset", Times: 2, Commands: 4, Failed: 2, Recovery: []time.Duration{recovery, recovery}},
+			{Fault: "short", Times: 1},
+			{Fault: "slow", Times: 1, Recovery: []time.Duration{recovery}},
 		}
 		if diff := cmp.Diff(want, report.Rows); diff != "" {
 			t.Error(diff)
 		}
-		if report.Total.Commands != 15 || report.None.Commands != 11 || report.Total.Failed != 2 {
+		if report.Total.Commands != 16 || report.None.Commands != 11 || report.Total.Failed != 2 {
 			t.Errorf("all %+v, none %+v", report.Total, report.None)
 		}
-		if got := fmt.Sprint(report.Answers); got != "map[-TEMPFAIL:2 succeeded:13]" {
+		if got := fmt.Sprint(report.Answers); got != "map[-TEMPFAIL:2 succeeded:14]" {
 			t.Error(got)
 		}
 	})
