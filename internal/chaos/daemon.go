@@ -28,7 +28,6 @@ type daemon struct {
 	exited         chan error
 
 	highest int64 // VmHWM in bytes of those that have ended
-	idle    int   // descriptors of one that has just started
 }
 
 func (d *daemon) start(ctx context.Context) error {
