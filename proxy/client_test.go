@@ -105,7 +105,9 @@ func plain(name, password string) string {
 	return "PLAIN\t" + base64.StdEncoding.EncodeToString([]byte("\x00"+name+"\x00"+password)) + "\n"
 }
 
-func (c *client) login(k clientKind) error {
+func (c *client) login(k clientKind) error { return c.loginAs(k, clientPassword) }
+
+func (c *client) loginAs(k clientKind, password string) error {
 	c.clientKind = k
 	greeting := "-\n+\n"
 	if k.minor > 0 {
@@ -114,7 +116,7 @@ func (c *client) login(k clientKind) error {
 	if k.stream() {
 		greeting += "\xff\xff\xff\xff\xff\x00\x02\x03\xfe"
 	}
-	hello := fmt.Sprintf("VERSION\tdoveadm-server\t1\t%d\n", k.minor) + plain(clientName, clientPassword)
+	hello := fmt.Sprintf("VERSION\tdoveadm-server\t1\t%d\n", k.minor) + plain(clientName, password)
 	if k.option {
 		hello += "\t\tOPTION\tlog-passthrough\n"
 	}

@@ -17,6 +17,7 @@ import (
 
 	"github.com/doveadm-proxy/doveadm-proxy/config"
 	"github.com/doveadm-proxy/doveadm-proxy/doveadm"
+	"github.com/doveadm-proxy/doveadm-proxy/internal/auth"
 	"github.com/doveadm-proxy/doveadm-proxy/internal/tlsconn"
 	"github.com/doveadm-proxy/doveadm-proxy/pool"
 )
@@ -120,7 +121,14 @@ func (s *session) handshake() error {
 		if err := s.mayLogIn(); err != nil {
 			return false, err
 		}
-		return s.proxy.snapshot.Load().verifier.Verify(ctx, username, password)
+		snap := s.proxy.snapshot.Load()
+		verdict, err := snap.verifier.Verify(ctx, username, password)
+		if verdict == auth.Refused {
+			return false, err
+		}
+		w := snap.passwords[username]
+		w.usage.loggedIn(username, verdict, w.now(), s.log)
+		return true, nil
 	}
 	if s.settings.Client != "" {
 		s.client = s.settings.Client

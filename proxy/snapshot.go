@@ -18,13 +18,14 @@ import (
 // snapshot is one configuration at work. It does not change, but for the
 // servers that referrals lead to.
 type snapshot struct {
-	log      hclog.Logger
-	config   *config.Config
-	table    *router.Table
-	verifier *auth.Verifier
-	clients  map[string]config.Client
-	shards   map[string][]backend  // of a shard, in order of preference
-	pools    map[string]*pool.Pool // by name of the backend
+	log       hclog.Logger
+	config    *config.Config
+	table     *router.Table
+	verifier  *auth.Verifier
+	clients   map[string]config.Client
+	passwords map[string]*clientPasswords // by name of the client
+	shards    map[string][]backend        // of a shard, in order of preference
+	pools     map[string]*pool.Pool       // by name of the backend
 
 	// Servers that only referrals name, by address.
 	mu        sync.Mutex
@@ -49,18 +50,29 @@ func newBackend(p *pool.Pool, c config.Backend) backend {
 // build makes the snapshot of cfg with the pools of old where the backend is
 // the same.
 func (p *Proxy) build(cfg *config.Config, old *snapshot) (*snapshot, error) {
-	table, hashes, err := parts(cfg)
+	table, stored, err := parts(cfg)
 	if err != nil {
 		return nil, err
 	}
+	passwords := make(map[string]*clientPasswords)
+	sources := make(map[string]auth.Source)
+	for _, c := range cfg.Clients {
+		var was *clientPasswords
+		if old != nil {
+			was = old.passwords[c.Name]
+		}
+		passwords[c.Name] = newClientPasswords(c, stored[c.Name], was, p.log)
+		sources[c.Name] = passwords[c.Name].now
+	}
 	s := &snapshot{
-		log:      p.log.Named("pool"),
-		config:   cfg,
-		table:    table,
-		verifier: auth.NewVerifier(hashes, p.logins),
-		clients:  make(map[string]config.Client),
-		shards:   make(map[string][]backend),
-		pools:    make(map[string]*pool.Pool),
+		log:       p.log.Named("pool"),
+		config:    cfg,
+		table:     table,
+		verifier:  auth.NewVerifier(sources, p.logins),
+		passwords: passwords,
+		clients:   make(map[string]config.Client),
+		shards:    make(map[string][]backend),
+		pools:     make(map[string]*pool.Pool),
 	}
 	for _, c := range cfg.Clients {
 		s.clients[c.Name] = c
@@ -69,7 +81,7 @@ func (p *Proxy) build(cfg *config.Config, old *snapshot) (*snapshot, error) {
 	for _, shard := range cfg.Shards {
 		for _, b := range shard.Backends {
 			at, ok := before[b.Name]
-			if !ok || !reflect.DeepEqual(at.config, b) {
+			if !ok || !sameBackend(at.config, b) {
 				at = newBackend(pool.New(b, nil, p.log.Named("pool")), b)
 			}
 			s.pools[b.Name] = at.Pool
@@ -79,16 +91,25 @@ func (p *Proxy) build(cfg *config.Config, old *snapshot) (*snapshot, error) {
 	return s, nil
 }
 
+// sameBackend reports whether a pool for a serves b. One whose passwords come
+// from a file finds out by itself what is in it.
+func sameBackend(a, b config.Backend) bool {
+	if a.PasswordFile != "" {
+		a.Password, a.OldPassword = b.Password, b.OldPassword
+	}
+	return reflect.DeepEqual(a, b)
+}
+
 // parts makes what can fail of a snapshot. All problems are in the error.
-func parts(cfg *config.Config) (*router.Table, map[string]auth.Hash, error) {
+func parts(cfg *config.Config) (*router.Table, map[string]auth.Passwords, error) {
 	var errs []error
-	hashes := make(map[string]auth.Hash)
+	stored := make(map[string]auth.Passwords)
 	for _, c := range cfg.Clients {
-		hash, err := auth.ParseHash(c.Password.Reveal())
+		hashes, err := parsePasswords(c.Password, c.OldPassword)
 		if err != nil {
 			errs = append(errs, fmt.Errorf("client %q: %w", c.Name, err))
 		}
-		hashes[c.Name] = hash
+		stored[c.Name] = hashes
 	}
 	var shards []string
 	for _, shard := range cfg.Shards {
@@ -98,7 +119,7 @@ func parts(cfg *config.Config) (*router.Table, map[string]auth.Hash, error) {
 	if err != nil {
 		errs = append(errs, err)
 	}
-	return table, hashes, errors.Join(errs...)
+	return table, stored, errors.Join(errs...)
 }
 
 // backends returns the backends of a snapshot by name.
@@ -124,6 +145,13 @@ func (s *snapshot) without(next *snapshot) []*pool.Pool {
 		}
 	}
 	return append(left, s.closeElsewhere()...)
+}
+
+// logAges tells how old the passwords of the clients are.
+func (s *snapshot) logAges(log hclog.Logger) {
+	for name, w := range s.passwords {
+		w.logAge(name, log)
+	}
 }
 
 // discard closes the pools of a snapshot that was not put to work.
