@@ -74,6 +74,11 @@ func (w *clientPasswords) now() auth.Passwords {
 	return w.loaded
 }
 
+// loggedIn is told of each login of the client.
+func (w *clientPasswords) loggedIn(client string, by auth.Verdict, log hclog.Logger) {
+	w.usage.loggedIn(client, by, w.now(), log)
+}
+
 // logAge tells how old the passwords are.
 func (w *clientPasswords) logAge(client string, log hclog.Logger) {
 	if !log.IsDebug() {
@@ -152,8 +157,8 @@ type Password struct {
 func (p *Proxy) Passwords() []Password {
 	snap := p.snapshot.Load()
 	var all []Password
-	for _, name := range slices.Sorted(maps.Keys(snap.passwords)) {
-		w := snap.passwords[name]
+	for _, name := range slices.Sorted(maps.Keys(snap.clients)) {
+		w := snap.clients[name].passwords
 		s := Password{Client: name, File: w.path, HasOld: w.now().HasOld()}
 		if w.file != nil {
 			s.Changed = w.file.Changed()

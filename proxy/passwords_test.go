@@ -87,7 +87,7 @@ func TestPasswordFiles(t *testing.T) {
 	eventually(t, "the old password is wrong", func() bool { return !s.loginWith(t, "first") })
 
 	c := s.connect(t)
-	must(t, c.loginAs(client13, "second"))
+	must(t, c.loginWith(clientName, "second", client13))
 	c.works(t)
 	s.log.wait(t, "[WARN]", "backend=b1", "refuses the new password")
 	if all := s.Passwords(); !all[1].OldInUse || all[1].Backend != "b1" || all[1].File != backendFile {

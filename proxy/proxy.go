@@ -11,6 +11,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/netip"
 	"sync"
 	"sync/atomic"
 
@@ -37,6 +38,8 @@ type Proxy struct {
 	logins  *auth.Cache
 	spool   *spoolBudget
 
+	resources resources
+
 	snapshot atomic.Pointer[snapshot]
 	nextID   atomic.Uint64 // of sessions
 
@@ -47,6 +50,7 @@ type Proxy struct {
 	mu        sync.Mutex
 	listeners map[string]*listener // by address
 	sessions  map[*session]struct{}
+	admission admission
 	draining  bool
 
 	accepting sync.WaitGroup // accept loops
@@ -65,6 +69,7 @@ func New(cfg *config.Config, o Options) (*Proxy, error) {
 		spool:     &spoolBudget{},
 		listeners: make(map[string]*listener),
 		sessions:  make(map[*session]struct{}),
+		admission: admission{addresses: make(map[netip.Addr]int), clients: make(map[string]int)},
 	}
 	p.cut, p.cutNow = context.WithCancelCause(context.Background())
 	snap, err := p.build(cfg, nil)
@@ -76,7 +81,8 @@ func New(cfg *config.Config, o Options) (*Proxy, error) {
 		snap.discard(nil)
 		return nil, err
 	}
-	p.spool.limit.Store(cfg.Limits.MaxSpool)
+	p.resources.configure(cfg)
+	p.spool.configure(cfg.Limits.MaxSpool, p.resources.buffers())
 	for _, l := range opened {
 		p.listeners[l.key()] = l
 	}
@@ -147,7 +153,8 @@ func (p *Proxy) Reload(cfg *config.Config) error {
 		}
 	}
 	p.snapshot.Store(snap)
-	p.spool.limit.Store(cfg.Limits.MaxSpool)
+	p.resources.configure(cfg)
+	p.spool.configure(cfg.Limits.MaxSpool, p.resources.buffers())
 	for _, l := range opened {
 		p.listeners[l.key()] = l
 		p.accept(l)

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"net/netip"
 	"os"
 	"runtime/debug"
 	"strconv"
@@ -25,6 +26,8 @@ import (
 // session is one client connection from accept to close. Its goroutine reads
 // commands and runs them, or starts the tasks that run them.
 type session struct {
+	ctx      context.Context // over when the session is cut
+	end      context.CancelCauseFunc
 	proxy    *Proxy
 	listener *listener
 	settings *listenerSettings // of the listener when the session began
@@ -32,7 +35,9 @@ type session struct {
 	records  *tlsconn.Socket   // of TLS; nil without it
 	wire     *doveadm.ServerConn
 	log      hclog.Logger
+	address  netip.Addr
 	client   string // who logged in
+	counted  bool   // among the sessions of the client
 	out      []byte // used again by each task that runs alone
 	alone    task   // likewise
 
@@ -64,7 +69,10 @@ const (
 )
 
 func newSession(p *Proxy, l *listener, nc net.Conn) *session {
+	ctx, end := context.WithCancelCause(p.cut)
 	return &session{
+		ctx:      ctx,
+		end:      end,
 		proxy:    p,
 		listener: l,
 		settings: l.settings.Load(),
@@ -95,11 +103,8 @@ func (s *session) reportPanic() {
 func (s *session) forget() {
 	s.socket.Close()
 	s.tasks.Wait()
-	p := s.proxy
-	p.mu.Lock()
-	delete(p.sessions, s)
-	p.mu.Unlock()
-	s.listener.sessions.Add(-1)
+	s.end(nil)
+	s.proxy.left(s)
 }
 
 // handshake greets and logs the client in, all of it within one deadline.
@@ -113,7 +118,7 @@ func (s *session) handshake() error {
 	}
 	s.nc.SetDeadline(deadline)
 	s.mu.Unlock()
-	ctx, cancel := context.WithDeadline(s.proxy.cut, deadline)
+	ctx, cancel := context.WithDeadline(s.ctx, deadline)
 	defer cancel()
 
 	authenticate := func(username, password string) (bool, error) {
@@ -123,12 +128,11 @@ func (s *session) handshake() error {
 		}
 		snap := s.proxy.snapshot.Load()
 		verdict, err := snap.verifier.Verify(ctx, username, password)
-		if verdict == auth.Refused {
+		if verdict == auth.Refused || err != nil {
 			return false, err
 		}
-		w := snap.passwords[username]
-		w.usage.loggedIn(username, verdict, w.now(), s.log)
-		return true, nil
+		snap.clients[username].passwords.loggedIn(username, verdict, s.log)
+		return true, s.proxy.admitClient(s)
 	}
 	if s.settings.Client != "" {
 		s.client = s.settings.Client
@@ -160,6 +164,11 @@ func (s *session) greet(authenticate func(username, password string) (bool, erro
 	if mode == config.TLSStartTLS || mode == config.TLSStartTLSRequired {
 		s.wire.StartTLS = s.startTLS
 	}
+	if authenticate == nil {
+		if err := s.proxy.admitClient(s); err != nil {
+			return err
+		}
+	}
 	return s.wire.Handshake(authenticate)
 }
 
@@ -167,7 +176,13 @@ func (s *session) handshakeFailed(err error, deadline time.Time) {
 	var bad *doveadm.ProtocolError
 	var inTLS *tlsFailure
 	var inClear *clearTextRefused
+	var many *tooMany
 	switch {
+	case errors.As(err, &many):
+		s.log.Warn("session refused", "client", printable(s.client), "reason", many.reason)
+		s.wire.Refuse(logPrefix + many.reason)
+		s.linger()
+		return
 	case errors.Is(err, doveadm.ErrLoginFailed):
 		s.log.Warn("login failed: wrong name or password", "client", printable(s.client))
 	case errors.As(err, &inClear):
@@ -196,7 +211,7 @@ func (s *session) handshakeFailed(err error, deadline time.Time) {
 	defer pause.Stop()
 	select {
 	case <-pause.C:
-	case <-s.proxy.cut.Done():
+	case <-s.ctx.Done():
 	}
 	s.wire.RefuseLogin()
 	s.linger()

@@ -1,10 +1,12 @@
 package proxy
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"reflect"
 	"sync"
+	"time"
 
 	"github.com/hashicorp/go-hclog"
 	"golang.org/x/sync/semaphore"
@@ -18,19 +20,68 @@ import (
 // snapshot is one configuration at work. It does not change, but for the
 // servers that referrals lead to.
 type snapshot struct {
-	log       hclog.Logger
-	config    *config.Config
-	table     *router.Table
-	verifier  *auth.Verifier
-	clients   map[string]config.Client
-	passwords map[string]*clientPasswords // by name of the client
-	shards    map[string][]backend        // of a shard, in order of preference
-	pools     map[string]*pool.Pool       // by name of the backend
+	log      hclog.Logger
+	config   *config.Config
+	table    *router.Table
+	verifier *auth.Verifier
+	clients  map[string]client
+	shards   map[string][]backend  // of a shard, in order of preference
+	pools    map[string]*pool.Pool // by name of the backend
 
 	// Servers that only referrals name, by address.
 	mu        sync.Mutex
 	elsewhere map[string]backend
 	closed    bool
+}
+
+// client is a client of the configuration, with the places that its commands
+// may take at the same time; nil: as many as there are.
+type client struct {
+	config.Client
+	places    *semaphore.Weighted
+	passwords *clientPasswords
+}
+
+// newClient makes a client, which was what had its name before.
+func newClient(c config.Client, stored auth.Passwords, was client, log hclog.Logger) client {
+	n := client{Client: c, places: was.places, passwords: newClientPasswords(c, stored, was.passwords, log)}
+	switch {
+	case was.passwords != nil && was.MaxCommands == c.MaxCommands:
+		// Those who are at it count.
+	case c.MaxCommands == 0:
+		n.places = nil
+	default:
+		n.places = semaphore.NewWeighted(int64(c.MaxCommands))
+	}
+	return n
+}
+
+// place waits for a place for one more command of the client, which release
+// frees.
+func (c client) place(ctx context.Context, timeout time.Duration) error {
+	if c.places == nil || c.places.TryAcquire(1) {
+		return nil
+	}
+	if timeout > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeoutCause(ctx, timeout, fmt.Errorf("max_commands of client %s is reached", printable(c.Name)))
+		defer cancel()
+	}
+	if c.places.Acquire(ctx, 1) != nil {
+		return context.Cause(ctx)
+	}
+	return nil
+}
+
+func (c client) release() {
+	if c.places != nil {
+		c.places.Release(1)
+	}
+}
+
+// forPool is how pools know the client.
+func (c client) forPool() pool.Client {
+	return pool.Client{Name: c.Name, Bulk: c.Priority == config.PriorityBulk}
 }
 
 // backend is a backend at work.
@@ -41,10 +92,11 @@ type backend struct {
 	timeouts config.Timeouts
 	limits   config.Pool
 	tunnels  *semaphore.Weighted
+	bulk     *semaphore.Weighted // of tunnels: for bulk clients
 }
 
 func newBackend(p *pool.Pool, c config.Backend) backend {
-	return backend{p, c, c.Address, c.Timeouts, c.Pool, semaphore.NewWeighted(int64(c.Pool.MaxTunnels))}
+	return backend{p, c, c.Address, c.Timeouts, c.Pool, semaphore.NewWeighted(int64(c.Pool.MaxTunnels)), semaphore.NewWeighted(int64(max(1, c.Pool.MaxTunnels/2)))}
 }
 
 // build makes the snapshot of cfg with the pools of old where the backend is
@@ -54,29 +106,24 @@ func (p *Proxy) build(cfg *config.Config, old *snapshot) (*snapshot, error) {
 	if err != nil {
 		return nil, err
 	}
-	passwords := make(map[string]*clientPasswords)
 	sources := make(map[string]auth.Source)
-	for _, c := range cfg.Clients {
-		var was *clientPasswords
-		if old != nil {
-			was = old.passwords[c.Name]
-		}
-		passwords[c.Name] = newClientPasswords(c, stored[c.Name], was, p.log)
-		sources[c.Name] = passwords[c.Name].now
-	}
 	s := &snapshot{
-		log:       p.log.Named("pool"),
-		config:    cfg,
-		table:     table,
-		verifier:  auth.NewVerifier(sources, p.logins),
-		passwords: passwords,
-		clients:   make(map[string]config.Client),
-		shards:    make(map[string][]backend),
-		pools:     make(map[string]*pool.Pool),
+		log:     p.log.Named("pool"),
+		config:  cfg,
+		table:   table,
+		clients: make(map[string]client),
+		shards:  make(map[string][]backend),
+		pools:   make(map[string]*pool.Pool),
 	}
 	for _, c := range cfg.Clients {
-		s.clients[c.Name] = c
+		var was client
+		if old != nil {
+			was = old.clients[c.Name]
+		}
+		s.clients[c.Name] = newClient(c, stored[c.Name], was, p.log)
+		sources[c.Name] = s.clients[c.Name].passwords.now
 	}
+	s.verifier = auth.NewVerifier(sources, p.logins)
 	before := old.backends()
 	for _, shard := range cfg.Shards {
 		for _, b := range shard.Backends {
@@ -149,8 +196,8 @@ func (s *snapshot) without(next *snapshot) []*pool.Pool {
 
 // logAges tells how old the passwords of the clients are.
 func (s *snapshot) logAges(log hclog.Logger) {
-	for name, w := range s.passwords {
-		w.logAge(name, log)
+	for name, c := range s.clients {
+		c.passwords.logAge(name, log)
 	}
 }
 
