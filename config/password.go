@@ -86,7 +86,7 @@ func (w passwords) fromFile() field {
 			}
 			current, old, err := ParsePasswords(b)
 			if err != nil {
-				return &problem{summary: "Wrong content of the password file", detail: path + ": " + err.Error()}
+				return &problem{summary: "Wrong content of the password file", detail: path + ": " + err.Error() + "."}
 			}
 			*w.current, *w.old, *w.file = current, old, path
 			return readableByAll("Password", path)
@@ -106,13 +106,13 @@ func ParsePasswords(content []byte) (current, old Secret, err error) {
 			continue
 		}
 		if p := checkSecret(line); p != nil {
-			return Secret{}, Secret{}, errors.New(p.detail)
+			return Secret{}, Secret{}, errors.New(strings.TrimSuffix(p.detail, "."))
 		}
 		found = append(found, NewSecret(line))
 	}
 	switch len(found) {
 	case 0:
-		return Secret{}, Secret{}, errors.New("It is empty.")
+		return Secret{}, Secret{}, errors.New("it is empty")
 	case 1:
 		return found[0], Secret{}, nil
 	case 2:
@@ -121,7 +121,7 @@ func ParsePasswords(content []byte) (current, old Secret, err error) {
 		}
 		return found[0], found[1], nil
 	}
-	return Secret{}, Secret{}, fmt.Errorf("It has %d lines. The first is the password, and a second one, while it is being replaced, the old password.", len(found))
+	return Secret{}, Secret{}, fmt.Errorf("it has %d lines: the first is the password, and a second one, while it is being replaced, the old password", len(found))
 }
 
 func checkSecret(s string) *problem {

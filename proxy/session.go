@@ -52,9 +52,11 @@ type session struct {
 
 	// mu guards what follows.
 	mu       sync.Mutex
-	reading  bool // waits for a command
-	ending   bool // no further command is read
-	gone     bool // cut
+	reading  bool          // waits for a command
+	waiting  time.Time     // since when
+	quiet    time.Duration // unless 0: ends when its client is silent for so long
+	ending   bool          // no further command is read
+	gone     bool          // cut
 	backends map[*task]*pool.Conn
 }
 
@@ -112,7 +114,7 @@ func (s *session) handshake() error {
 	limits := s.proxy.snapshot.Load().config.Limits
 	deadline := time.Now().Add(limits.HandshakeTimeout)
 	s.mu.Lock()
-	s.reading = true
+	s.reading, s.waiting = true, time.Now()
 	if s.ending {
 		deadline = time.Unix(1, 0)
 	}
@@ -229,6 +231,9 @@ func (s *session) serveCommands() {
 			s.waitForTasks()
 			continue
 		}
+		if s.stillTalks(err) {
+			continue
+		}
 		if !s.begin(err) {
 			return
 		}
@@ -288,9 +293,12 @@ func (s *session) mayRead() bool {
 	if s.ending || s.gone {
 		return false
 	}
-	s.reading = true
-	if idle > 0 {
-		s.nc.SetReadDeadline(time.Now().Add(idle))
+	s.reading, s.waiting = true, time.Now()
+	switch {
+	case s.quiet > 0 && (idle == 0 || idle > s.quiet):
+		s.nc.SetReadDeadline(s.waiting.Add(s.quiet))
+	case idle > 0:
+		s.nc.SetReadDeadline(s.waiting.Add(idle))
 	}
 	return true
 }
@@ -303,7 +311,7 @@ func (s *session) begin(err error) bool {
 		// idle_timeout is over commands, not over input and tunnels.
 		s.nc.SetReadDeadline(time.Time{})
 	}
-	gone, ending := s.gone, s.ending || s.gone
+	gone, ending := s.gone, s.ending || s.gone || s.quiet > 0
 	s.mu.Unlock()
 	if err == nil {
 		return !gone
