@@ -26,6 +26,7 @@ type dialer struct {
 	backend   config.Backend
 	tls       *tlsfiles.Files // nil where TLS is off
 	passwords *passwords
+	stages    *stages // of a probe
 }
 
 func newDialer(b config.Backend, log hclog.Logger) *dialer {
@@ -54,10 +55,14 @@ func Dial(ctx context.Context, b config.Backend) (*doveadm.ClientConn, error) {
 // dial opens a connection with the password that the backend takes.
 func (d *dialer) dial(ctx context.Context) (*doveadm.ClientConn, error) {
 	return d.passwords.each(func(password config.Secret) (*doveadm.ClientConn, error) {
+		begin := time.Now()
 		nd := net.Dialer{Timeout: d.backend.Timeouts.Connect}
 		nc, err := nd.DialContext(ctx, "tcp", d.backend.Address)
 		if err != nil {
 			return nil, err // names the address and what failed
+		}
+		if d.stages != nil {
+			d.stages.begin, d.stages.connected = begin, time.Now()
 		}
 		return d.login(ctx, nc, password)
 	})
@@ -103,6 +108,9 @@ func (d *dialer) handshake(nc net.Conn, password config.Secret) (*doveadm.Client
 	case config.TLSStartTLS:
 		o.StartTLS = d.startTLS
 	}
+	if d.stages != nil {
+		nc = &watched{nc, d.stages}
+	}
 	return doveadm.NewClientConn(nc, o)
 }
 
@@ -112,7 +120,13 @@ func (d *dialer) startTLS(nc net.Conn) (net.Conn, error) {
 		return nil, err
 	}
 	tc := tls.Client(tlsconn.New(nc, nc), c)
-	return tc, tc.Handshake()
+	begin := time.Now()
+	err = tc.Handshake()
+	if s := d.stages; s != nil && err == nil {
+		state := tc.ConnectionState()
+		s.session, s.inTLS = &state, time.Since(begin)
+	}
+	return tc, err
 }
 
 // fullPause is how long a pool does not add connections after its backend
