@@ -26,9 +26,14 @@ type Client struct {
 	Allow []Rule // empty: everything that is not dangerous
 	Deny  []Rule
 
-	Priority    string // PriorityInteractive or PriorityBulk
-	MaxSessions int    // 0: only the other limits count
-	MaxCommands int    // at the same time, of all its sessions; 0: no limit
+	// OldPassword is valid too, while it is being replaced; empty: there is none.
+	OldPassword Secret
+	// PasswordFile is where the passwords come from, to be read again when it
+	// changes; empty: they stand in the configuration.
+	PasswordFile string
+	Priority     string // PriorityInteractive or PriorityBulk
+	MaxSessions  int    // 0: only the other limits count
+	MaxCommands  int    // at the same time, of all its sessions; 0: no limit
 
 	// PipelineDepth is how many commands that a session sends ahead run at the
 	// same time.
@@ -83,11 +88,11 @@ client "panel" {
   networks = ["10.1.0.0/16"]
   password = "{SHA512-CRYPT}$6$rounds=5000$usesomesillystri$D4IrlXatmP7rx3P3InaxBeoomnAihCKRVQAr/36eYMU8Ehsd5SnNNHWuHXC8BTnRoKS2hBpi/8kgLvMUYASsI1"
 }`,
-		attrs: append(
-			credentials(&c.Password, "a hash in Dovecot's form, `{SCHEME}data`", `"{ARGON2ID}$argon2id$v=19$m=65536,t=3,p=1$…"`,
-				"The hashed password, as `doveadm-proxy hash` or `doveadm pw -s ARGON2ID` prints it. `{PLAIN}` before a password in clear text works too. "+
-					"A client that is known by its certificate or account needs none; with one it has to log in besides.",
-				"/etc/doveadm-proxy/secrets/panel"),
+		attrs: append(c.passwords().credentials("a hash in Dovecot's form, `{SCHEME}data`", `"{ARGON2ID}$argon2id$v=19$m=65536,t=3,p=1$…"`,
+			"The hashed password, as `doveadm-proxy hash` or `doveadm pw -s ARGON2ID` prints it. `{PLAIN}` before a password in clear text works too. "+
+				"A client that is known by its certificate or account needs none; with one it has to log in besides.",
+			"Both are valid. The log says who still uses it, and when nobody has for a day.",
+			"/etc/doveadm-proxy/secrets/panel"),
 			attr{
 				name: "username", field: text(&c.Username), example: `"doveadm"`,
 				doc: "The user name of the client's login. Without it: the name of the block.",
@@ -139,6 +144,10 @@ client "panel" {
 	}
 }
 
+func (c *Client) passwords() passwords {
+	return passwords{&c.Password, &c.OldPassword, &c.PasswordFile}
+}
+
 func (l *loader) client(b *hclsyntax.Block) {
 	c := new(placed[Client])
 	spec := c.value.block()
@@ -148,10 +157,15 @@ func (l *loader) client(b *hclsyntax.Block) {
 	c.at = l.block(spec, b, nil)
 	c.value.Name = label(b)
 	l.clients = append(l.clients, c)
-	l.password(&c.at)
+	l.passwords(&c.at, c.value.passwords())
 	if !c.value.Password.Empty() {
 		if p := checkScheme(c.value.Password.Reveal()); p != nil {
 			l.errorf(c.at.of("password", "password_file"), p.summary, "%s", p.detail)
+		}
+	}
+	if !c.value.OldPassword.Empty() {
+		if p := checkScheme(c.value.OldPassword.Reveal()); p != nil {
+			l.errorf(c.at.of("old_password", "password_file"), p.summary, "This is of the old password. %s", p.detail)
 		}
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/tls"
 
+	"github.com/doveadm-proxy/doveadm-proxy/internal/auth"
 	"github.com/doveadm-proxy/doveadm-proxy/internal/identity"
 )
 
@@ -45,11 +46,13 @@ func (s *session) logIn(ctx context.Context, username, password string) (bool, e
 		// Takes as long as a wrong password. No client has this name.
 		client = "\x00" + username
 	}
-	ok, err := snap.verifier.Verify(ctx, client, password)
-	if ok {
-		s.client = client
+	verdict, err := snap.verifier.Verify(ctx, client, password)
+	if verdict == auth.Refused || err != nil {
+		return false, err
 	}
-	return ok, err
+	s.client = client
+	snap.clients[client].passwords.loggedIn(client, verdict, s.log)
+	return true, nil
 }
 
 // look takes in what the connection tells: after STARTTLS more than before.

@@ -129,11 +129,10 @@ func (s *session) handshake() error {
 		if err := s.mayLogIn(); err != nil {
 			return false, err
 		}
-		ok, err := s.logIn(ctx, username, password)
-		if ok && err == nil {
-			err = s.proxy.admitClient(s)
+		if ok, err := s.logIn(ctx, username, password); !ok || err != nil {
+			return false, err
 		}
-		return ok, err
+		return true, s.proxy.admitClient(s)
 	}
 	err := s.greet(authenticate)
 	if err == nil {
