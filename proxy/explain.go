@@ -44,6 +44,8 @@ type Explanation struct {
 	// blocks that were asked.
 	Rule     string
 	Findings []access.Finding
+	// NoShard: the client may run it, but no shard has the user.
+	NoShard bool
 	// Status and Reason are what the client is told instead of a reply.
 	Status, Reason string
 
@@ -73,8 +75,8 @@ func (e *Explainer) Explain(q Question) Explanation {
 		refused = e.snap.authorize(q.Client, q.From.Unmap(), &r)
 	}
 	shard, unrouted := e.snap.shardOf(&r)
-	if refused == nil {
-		refused = unrouted
+	if refused == nil && unrouted != nil {
+		refused, x.NoShard = unrouted, true
 	}
 	if unrouted == nil {
 		x.Shard = shard

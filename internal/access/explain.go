@@ -69,7 +69,7 @@ func (r *rule) explain(q *Request, c coverage) string {
 		return "is about other shards"
 	}
 	missing := q.Effects.Danger &^ r.dangers
-	return fmt.Sprintf("does not grant %s (dangerous = [%s])", describe(q, missing), quoted(missing))
+	return fmt.Sprintf("does not allow %s (dangerous = [%s])", describe(q, missing), quoted(missing))
 }
 
 // describe says what is dangerous about a request.
