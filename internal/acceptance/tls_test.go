@@ -25,6 +25,9 @@ type tlsSite struct {
 	dir string                     // of all certificates; the programs of both versions see it
 	tls map[dovecot.Version]string // address of the backend's second listener
 
+	extra   string                     // of the configuration of the proxy
+	through map[dovecot.Version]string // what stands before a backend, if not nil
+
 	// Listeners of the proxy. The certificate of the last is for "localhost".
 	implicit, startTLS, misnamed string
 }
@@ -92,6 +95,9 @@ func (s *tlsSite) startProxy(t *testing.T, modes map[dovecot.Version]string) *pr
 			if modes[server.Version] == "implicit" {
 				address = s.tls[server.Version]
 			}
+			if s.through != nil {
+				address = s.through[server.Version]
+			}
 			fmt.Fprintf(&b, "shard \"s%d\" {\n  backend %q {\n    address = %q\n    password = %q\n    tls {\n      mode = %q\n      ca_file = %q\n    }\n  }\n}\n",
 				i+1, server.Name, address, server.Password, modes[server.Version], filepath.Join(s.dir, "backend-ca.crt"))
 			fmt.Fprintf(&b, "route \"match\" {\n  users = [\"u%d-*\"]\n  shard = \"s%d\"\n}\n", i+1, i+1)
@@ -99,7 +105,7 @@ func (s *tlsSite) startProxy(t *testing.T, modes map[dovecot.Version]string) *pr
 		if _, err := os.Stat(filepath.Join(s.dir, "backend-ca.crt")); err != nil {
 			s.copy(t, "ca.crt", "backend-ca.crt")
 		}
-		return b.String()
+		return b.String() + s.extra
 	})
 }
 

@@ -41,6 +41,7 @@ type Files struct {
 	last    string      // what the last look found: a digest or an error
 	good    *tls.Config // the last one that could be made; nil: none
 	digest  string      // of its files
+	expired *tls.Config // whose certificate the log says to have expired
 	err     error       // why there is none
 }
 
@@ -72,6 +73,7 @@ func (f *Files) Config() (*tls.Config, error) {
 	if now := time.Now(); now.Sub(f.checked) >= interval {
 		f.checked = now
 		f.look()
+		f.noteExpiry(now)
 	}
 	if f.good == nil {
 		return nil, f.err
@@ -111,6 +113,17 @@ func (f *Files) look() {
 		}
 		f.good, f.digest, f.err = config, found, nil
 	}
+}
+
+// noteExpiry says once that the certificate in use has expired. It stays in use:
+// there is none better, and the other side may not care. The caller holds mu.
+func (f *Files) noteExpiry(now time.Time) {
+	if f.good == nil || f.good == f.expired || len(f.good.Certificates) == 0 || !now.After(f.good.Certificates[0].Leaf.NotAfter) {
+		return
+	}
+	f.expired = f.good
+	f.log.Warn("TLS certificate has expired, the other side will refuse it: renew it, the new one is used without a restart",
+		append([]any{"files", f.names()}, describe(f.good)...)...)
 }
 
 func (f *Files) names() string { return strings.Join(f.paths, " ") }
