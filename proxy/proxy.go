@@ -42,6 +42,7 @@ type Proxy struct {
 
 	snapshot atomic.Pointer[snapshot]
 	nextID   atomic.Uint64 // of sessions
+	commands atomic.Int64  // that run
 
 	// reloading is held while the snapshot is replaced; it comes before mu.
 	reloading sync.Mutex
@@ -55,6 +56,7 @@ type Proxy struct {
 
 	accepting sync.WaitGroup // accept loops
 	serving   sync.WaitGroup // sessions
+	watching  sync.WaitGroup // watch
 	retiring  sync.WaitGroup // pools that a reload left behind
 	cut       context.Context
 	cutNow    context.CancelCauseFunc
@@ -97,6 +99,7 @@ func (p *Proxy) Serve() {
 	for _, l := range p.listeners {
 		p.accept(l)
 	}
+	p.watching.Go(p.watch)
 }
 
 // Addr returns the address of a listener by its name, nil if there is none.
@@ -173,6 +176,9 @@ func (p *Proxy) Reload(cfg *config.Config) error {
 // shutdown.
 var ErrDrainTimeout = errors.New("drain timeout is over")
 
+// errShutdown is why sessions are cut at the end of a shutdown.
+var errShutdown = errors.New("shutting down")
+
 // Shutdown stops accepting, closes idle sessions and waits for running
 // commands to end. When ctx ends first it cuts them. It returns when
 // everything that the proxy started has ended.
@@ -198,7 +204,7 @@ func (p *Proxy) Shutdown(ctx context.Context) error {
 		p.mu.Lock()
 		defer p.mu.Unlock()
 		for s := range p.sessions {
-			s.cut()
+			s.cut(errShutdown)
 		}
 	})
 	p.mu.Lock()
@@ -218,6 +224,7 @@ func (p *Proxy) Shutdown(ctx context.Context) error {
 		errs = append(errs, fmt.Errorf("commands were cut off: %w", ErrDrainTimeout))
 	}
 	p.cutNow(nil)
+	p.watching.Wait()
 	return errors.Join(errs...)
 }
 

@@ -44,6 +44,13 @@ type session struct {
 	tasks    sync.WaitGroup // those that run beside each other
 	running  atomic.Int64   // how many of them there are
 	broken   atomic.Bool    // no further reply is to be written
+	commands atomic.Int64   // that run, also alone
+	tunnels  atomic.Bool    // one of them is a tunnel, which reads what the client says
+	knockAt  time.Time      // when to knock next; zero: the client may say more. Only watch uses it
+
+	// writing is held while nc is written to. It guards partial.
+	writing sync.Mutex
+	partial bool // what is written next goes on with a packet
 
 	// nc is what the session speaks on: the socket, or TLS on it. It changes in
 	// the handshake only, where mu guards it against endWhenIdle.
@@ -51,9 +58,9 @@ type session struct {
 
 	// mu guards what follows.
 	mu       sync.Mutex
-	reading  bool // waits for a command
-	ending   bool // no further command is read
-	gone     bool // cut
+	reading  bool  // waits for a command
+	ending   bool  // no further command is read
+	gone     error // why it was cut; nil: it was not
 	backends map[*task]*pool.Conn
 }
 
@@ -282,7 +289,7 @@ func (s *session) mayRead() bool {
 	idle := s.proxy.snapshot.Load().config.Limits.IdleTimeout
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.ending || s.gone {
+	if s.ending || s.gone != nil {
 		return false
 	}
 	s.reading = true
@@ -300,10 +307,10 @@ func (s *session) begin(err error) bool {
 		// idle_timeout is over commands, not over input and tunnels.
 		s.nc.SetReadDeadline(time.Time{})
 	}
-	gone, ending := s.gone, s.ending || s.gone
+	gone, ending := s.gone, s.ending
 	s.mu.Unlock()
 	if err == nil {
-		return !gone
+		return gone == nil
 	}
 
 	s.waitForTasks()
@@ -312,8 +319,10 @@ func (s *session) begin(err error) bool {
 	case s.broken.Load():
 		s.log.Debug("session closed after a command")
 		s.linger()
+	case gone != nil:
+		s.log.Debug("session closed", "reason", gone)
 	case ending:
-		s.log.Debug("session closed", "reason", "shutting down")
+		s.log.Debug("session closed", "reason", errShutdown)
 		s.linger()
 	case errors.Is(err, io.EOF):
 		s.log.Debug("session closed by client")
@@ -349,6 +358,9 @@ const writePiece = 16 << 10
 // write sends p, each piece of it within write_timeout.
 func (s *session) write(p []byte) error {
 	timeout := s.proxy.snapshot.Load().config.Limits.WriteTimeout
+	s.writing.Lock()
+	defer s.writing.Unlock()
+	s.partial = true
 	for len(p) > 0 {
 		n := min(len(p), writePiece)
 		s.nc.SetWriteDeadline(time.Now().Add(timeout))
@@ -357,6 +369,7 @@ func (s *session) write(p []byte) error {
 		}
 		p = p[n:]
 	}
+	s.partial = false
 	return nil
 }
 
@@ -392,18 +405,21 @@ func (s *session) endWhenIdle() {
 }
 
 // cut ends the session in the middle of what it does, without waiting.
-func (s *session) cut() {
+func (s *session) cut(why error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.gone = true
+	if s.gone == nil {
+		s.gone = why
+	}
+	s.end(why)
 	s.socket.Close()
 	for _, c := range s.backends {
 		c.Cut()
 	}
 }
 
-// wasCut reports whether the session has been cut.
-func (s *session) wasCut() bool {
+// wasCut returns why the session has been cut, nil if it has not.
+func (s *session) wasCut() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.gone
@@ -418,7 +434,7 @@ func (s *session) hold(t *task, c *pool.Conn) bool {
 		s.backends = make(map[*task]*pool.Conn)
 	}
 	s.backends[t] = c
-	return !s.gone
+	return s.gone == nil
 }
 
 // drop forgets the connection that hold remembered.
