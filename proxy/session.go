@@ -58,9 +58,12 @@ type session struct {
 
 	// mu guards what follows.
 	mu       sync.Mutex
-	reading  bool  // waits for a command
-	ending   bool  // no further command is read
-	gone     error // why it was cut; nil: it was not
+	reading  bool          // waits for a command
+	waiting  time.Time     // since when
+	quiet    time.Duration // unless 0: ends when its client is silent for so long
+	ending   bool          // no further command is read
+	gone     error         // why it was cut; nil: it was not
+	bounded  bool          // nc has a read deadline from readUntil
 	backends map[*task]*pool.Conn
 }
 
@@ -118,7 +121,7 @@ func (s *session) handshake() error {
 	limits := s.proxy.snapshot.Load().config.Limits
 	deadline := time.Now().Add(limits.HandshakeTimeout)
 	s.mu.Lock()
-	s.reading = true
+	s.reading, s.waiting = true, time.Now()
 	if s.ending {
 		deadline = time.Unix(1, 0)
 	}
@@ -233,6 +236,9 @@ func (s *session) serveCommands() {
 			s.waitForTasks()
 			continue
 		}
+		if s.stillTalks(err) {
+			continue
+		}
 		if !s.begin(err) {
 			return
 		}
@@ -292,22 +298,32 @@ func (s *session) mayRead() bool {
 	if s.ending || s.gone != nil {
 		return false
 	}
-	s.reading = true
-	if idle > 0 {
-		s.nc.SetReadDeadline(time.Now().Add(idle))
+	s.reading, s.waiting = true, time.Now()
+	switch {
+	case s.quiet > 0 && (idle == 0 || idle > s.quiet):
+		s.readUntil(s.waiting.Add(s.quiet))
+	case idle > 0:
+		s.readUntil(s.waiting.Add(idle))
 	}
 	return true
+}
+
+// readUntil bounds the wait for a command. The caller holds mu.
+func (s *session) readUntil(deadline time.Time) {
+	s.bounded = true
+	s.nc.SetReadDeadline(deadline)
 }
 
 // begin takes a command that was read and reports whether it is to be run.
 func (s *session) begin(err error) bool {
 	s.mu.Lock()
 	s.reading = false
-	if err == nil {
-		// idle_timeout is over commands, not over input and tunnels.
+	if err == nil && s.bounded {
+		// That is over commands, not over input and tunnels.
+		s.bounded = false
 		s.nc.SetReadDeadline(time.Time{})
 	}
-	gone, ending := s.gone, s.ending
+	gone, ending := s.gone, s.ending || s.quiet > 0
 	s.mu.Unlock()
 	if err == nil {
 		return gone == nil
@@ -400,7 +416,7 @@ func (s *session) endWhenIdle() {
 	defer s.mu.Unlock()
 	s.ending = true
 	if s.reading {
-		s.nc.SetReadDeadline(time.Unix(1, 0))
+		s.readUntil(time.Unix(1, 0))
 	}
 }
 
