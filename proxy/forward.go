@@ -226,6 +226,7 @@ func (t *task) exchange(rl *relay) verdict {
 			panic(v)
 		}
 	}()
+	rl.from.retries.command(time.Now())
 	rl.mayRepeat = !t.res.retried && t.input == nil && rl.conn.Reused() && t.request.repeatable()
 	err := rl.send()
 	if err == nil {
@@ -316,8 +317,8 @@ func (t *task) interrupted(rl *relay, err error) verdict {
 	case errors.Is(err, os.ErrDeadlineExceeded):
 		rl.release(pool.Failed)
 		t.res.outcome = timedOut
-		t.res.reason = fmt.Sprintf("backend %s did not answer within %s (timeouts.reply)", t.res.backend, rl.from.timeouts.Reply)
-	case before && rl.mayRepeat && !t.out.started:
+		t.res.reason = rl.deadlines.reason(t.res.backend)
+	case before && rl.mayRepeat && !t.out.started && t.mayRetry(rl.from):
 		rl.release(pool.Abandoned)
 		t.out.forget()
 		return repeat
