@@ -11,6 +11,7 @@ type Backend struct {
 	Address  string // host:port
 	Username string
 	Password Secret
+	TLS      BackendTLS
 	Pool     Pool
 	Breaker  Breaker
 	Timeouts Timeouts
@@ -70,12 +71,11 @@ func (b *Backend) login() []attr {
 }
 
 func (b *Backend) settings() []block {
-	return []block{b.Pool.block(), b.Breaker.block(), b.Timeouts.block()}
+	return []block{b.TLS.block(), b.Pool.block(), b.Breaker.block(), b.Timeouts.block()}
 }
 
 func notYet() []later {
 	return []later{
-		{"tls", "Remove the block. Connections to backends are not encrypted in this version: use a network that you trust, or a tunnel (WireGuard, stunnel)."},
 		{"health_check", "Remove the block. The breaker of the backend finds out when it fails, and when it works again."},
 	}
 }
@@ -84,6 +84,7 @@ func (l *loader) backendDefaults(b *hclsyntax.Block) {
 	d := &l.defaults
 	d.at = l.block(d.value.defaultsBlock(), b, nil)
 	l.password(&d.at)
+	l.backendTLS(&d.value.TLS, &d.at)
 	pool := d.value.Pool // a copy: backends settle theirs, after their own limits
 	pool.settle(&d.at)
 	l.checkPool(pool, &d.at)
@@ -97,6 +98,7 @@ func (l *loader) backend(s *placed[Shard], b *hclsyntax.Block) {
 		l.missingIn(n.at.whole, n.at.header, "No password",
 			"The proxy cannot log in to this backend. Write the backend's doveadm_password into a file, and in backend_defaults (or in this block): password_file = \"/path/to/the/file\"")
 	}
+	l.backendTLS(&n.value.TLS, &n.at)
 	n.value.Pool.settle(&n.at)
 	l.checkPool(n.value.Pool, &n.at)
 	s.value.Backends = append(s.value.Backends, n.value)

@@ -40,7 +40,7 @@ client "panel" {
 			{"max_sessions", "Remove the attribute. max_sessions of the listener or of limits bounds all clients together."},
 			{"max_commands", "Remove the attribute. max_open of a pool bounds the commands that run on a backend."},
 			{"rate_limit", "Remove the attribute."},
-			{"tls_subject", "Use password_file. Without TLS there are no certificates to look at."},
+			{"tls_subject", "Use password_file. client_ca_file in the tls block of a listener admits only clients with a certificate; who they are they say by their login."},
 		},
 	}
 }

@@ -4,10 +4,12 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
+
+	"github.com/doveadm-proxy/doveadm-proxy/internal/certtest"
 )
 
 // installed returns a directory with what examples expect in
-// /etc/doveadm-proxy: secrets and a map of users.
+// /etc/doveadm-proxy: secrets, certificates and a map of users.
 func installed(t *testing.T) string {
 	t.Helper()
 	dir := t.TempDir()
@@ -27,5 +29,11 @@ func installed(t *testing.T) string {
 			t.Fatal(err)
 		}
 	}
+	if err := os.Mkdir(filepath.Join(dir, "tls"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	ca := certtest.NewCA(t, "ca")
+	ca.Write(t, filepath.Join(dir, "tls"), "ca")
+	ca.Issue(t, "proxy.example.com").Write(t, filepath.Join(dir, "tls"), "proxy")
 	return dir
 }

@@ -61,7 +61,7 @@ func (p *place) of(names ...string) hcl.Range {
 	return p.header
 }
 
-// blocks decodes those of bodies that the table allows inside in, in the order
+// blocks decodes those of all that the table allows inside in, in the order
 // of the table, and reports the others.
 func (l *loader) blocks(in block, all hclsyntax.Blocks, at *place, prefix string) {
 	for _, b := range all {
@@ -180,7 +180,7 @@ func isName(s string) bool {
 
 func (l *loader) unknownAttr(in block, a *hclsyntax.Attribute) {
 	if remedy, ok := in.unsupported(a.Name); ok {
-		l.unsupported(in, a.Name, remedy, a.NameRange)
+		l.unsupported(a.Name, remedy, a.NameRange)
 		return
 	}
 	if b, ok := in.block(a.Name); ok {
@@ -192,7 +192,7 @@ func (l *loader) unknownAttr(in block, a *hclsyntax.Attribute) {
 
 func (l *loader) unknownBlock(in block, b *hclsyntax.Block) {
 	if remedy, ok := in.unsupported(b.Type); ok {
-		l.unsupported(in, b.Type, remedy, b.DefRange())
+		l.unsupported(b.Type, remedy, b.DefRange())
 		return
 	}
 	if a, ok := in.attr(b.Type); ok {
@@ -202,64 +202,8 @@ func (l *loader) unknownBlock(in block, b *hclsyntax.Block) {
 	l.errorf(b.TypeRange, fmt.Sprintf("Unknown block %s", b.Type), "%s", join(in.meant(b.Type), in.contents()))
 }
 
-func (l *loader) unsupported(in block, name, remedy string, at hcl.Range) {
+func (l *loader) unsupported(name, remedy string, at hcl.Range) {
 	l.errorf(at, fmt.Sprintf("%s is not supported by this version", name), "%s", remedy)
-}
-
-// header is how a block of this kind begins.
-func (b block) header() string {
-	switch {
-	case b.kind != "":
-		return fmt.Sprintf("%s %q", b.name, b.kind)
-	case b.label != "":
-		return fmt.Sprintf("%s %q", b.name, b.label)
-	}
-	return b.name
-}
-
-// contents lists what may stand in the block.
-func (b block) contents() string {
-	var attrs, blocks []string
-	for _, a := range b.attrs {
-		attrs = append(attrs, a.name)
-	}
-	for _, n := range b.blocks {
-		blocks = append(blocks, n.name)
-	}
-	where := "A configuration file"
-	if b.name != "" {
-		where = "A " + b.name + " block"
-		if b.kind != "" {
-			where = "A " + b.header() + " block"
-		}
-	}
-	switch {
-	case len(attrs) == 0 && len(blocks) == 0:
-		return where + " is empty."
-	case len(blocks) == 0:
-		return fmt.Sprintf("%s has the attributes %s.", where, list(attrs))
-	case len(attrs) == 0:
-		return fmt.Sprintf("%s has the blocks %s.", where, list(blocks))
-	}
-	return fmt.Sprintf("%s has the attributes %s, and the blocks %s.", where, list(attrs), list(blocks))
-}
-
-// meant guesses what an unknown name should have been.
-func (b block) meant(name string) string {
-	var names []string
-	for _, a := range b.attrs {
-		names = append(names, a.name)
-	}
-	for _, n := range b.blocks {
-		names = append(names, n.name)
-		if _, ok := n.attr(name); ok {
-			return fmt.Sprintf("It belongs into a block %s { … } in here.", n.header())
-		}
-		if _, ok := n.block(name); ok {
-			return fmt.Sprintf("It belongs into a block %s { … } in here.", n.header())
-		}
-	}
-	return nearest(name, names)
 }
 
 // position is a place in a sentence.

@@ -202,7 +202,7 @@ func checkText(s string) *problem {
 	return nil
 }
 
-// choice is one of a few words.
+// choice is one of a few words. An empty variable is one that was not set.
 func choice(p *string, words ...string) field {
 	quoted := make([]string, len(words))
 	for i, w := range words {
@@ -221,7 +221,23 @@ func choice(p *string, words ...string) field {
 			*p = s
 			return nil
 		},
-		get: func() cty.Value { return cty.StringVal(*p) },
+		get: func() cty.Value { return optional(*p) },
+	}
+}
+
+// toggle is yes or no.
+func toggle(p *bool) field {
+	return field{
+		takes: "`true` or `false`",
+		set: func(v value) *problem {
+			b, ok := v.is.(bool)
+			if !ok {
+				return wrong("It stands without quotes.")
+			}
+			*p = b
+			return nil
+		},
+		get: func() cty.Value { return cty.BoolVal(*p) },
 	}
 }
 

@@ -3,6 +3,9 @@ package config
 import (
 	"fmt"
 	"io/fs"
+	"net"
+	"net/netip"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -19,13 +22,17 @@ type Listener struct {
 	Mode        fs.FileMode // of a UNIX socket
 	Client      string      // sessions start authenticated as this client; empty: they log in
 	MaxSessions int         // 0: only limits.max_sessions counts
+	TLS         ListenerTLS
+
+	// InsecureClearText lets clients of other hosts log in without TLS.
+	InsecureClearText bool
 }
 
 func (n *Listener) block() block {
 	return block{
 		name: "listener", label: "name", many: true,
-		doc: "Where clients connect. At least one is needed. This version does not speak TLS: listen on the loopback address, on a UNIX socket or on a network that you trust, " +
-			"or put a TLS terminator in front.",
+		doc: "Where clients connect. At least one is needed. A login in clear text is accepted on UNIX sockets and from the loopback addresses of this machine (127.0.0.0/8, ::1); " +
+			"clients on other hosts need a `tls` block, or `insecure_clear_text`.",
 		example: `
 listener "main" {
   address = "127.0.0.1:24245"
@@ -53,9 +60,13 @@ listener "local" {
 				name: "max_sessions", field: count(&n.MaxSessions, 0), def: `0`,
 				doc: "Client connections to this listener at the same time. 0: only `max_sessions` of `limits` counts.",
 			},
+			{
+				name: "insecure_clear_text", field: toggle(&n.InsecureClearText), def: `false`,
+				doc: "`true`: clients on other hosts may log in without TLS. Whoever can listen on the way then gets their passwords, and all mail that they fetch.",
+			},
 		},
+		blocks: []block{n.TLS.block()},
 		later: []later{
-			{"tls", "Remove the block. Listen on the loopback address, a UNIX socket or a network that you trust, or put a TLS terminator (stunnel, HAProxy) in front."},
 			{"proxy_protocol", "Remove the block, and switch the PROXY protocol off in the balancer: its header would be taken for a broken client."},
 		},
 	}
@@ -93,6 +104,7 @@ func (l *loader) listener(b *hclsyntax.Block) {
 	n := new(placed[Listener])
 	n.at = l.block(n.value.block(), b, nil)
 	n.value.Name = label(b)
+	l.listenerTLS(n, b)
 	if n.value.Network == "tcp" {
 		n.value.Mode = 0
 		if n.at.has("mode") {
@@ -105,6 +117,37 @@ func (l *loader) listener(b *hclsyntax.Block) {
 		}
 	}
 	l.listeners = append(l.listeners, n)
+}
+
+// listenerTLS looks at how a listener protects logins.
+func (l *loader) listenerTLS(n *placed[Listener], b *hclsyntax.Block) {
+	v := &n.value
+	i := slices.IndexFunc(b.Body.Blocks, func(inner *hclsyntax.Block) bool { return inner.Type == "tls" })
+	if i < 0 {
+		v.TLS = ListenerTLS{} // without the defaults of a block that is not there
+	} else {
+		l.keyPair(v.TLS.CertFile, v.TLS.KeyFile, &n.at)
+	}
+	switch {
+	case v.Network == "unix" && i >= 0:
+		l.errorf(b.Body.Blocks[i].DefRange(), "tls on a UNIX socket", "What goes through a UNIX socket does not leave the machine. Remove the block, or write address = \"host:port\".")
+	case v.Network == "unix" && v.InsecureClearText:
+		l.errorf(n.at.of("insecure_clear_text"), "insecure_clear_text on a UNIX socket", "Nobody on another host reaches a UNIX socket. Remove the attribute.")
+	case v.InsecureClearText && (v.TLS.Mode == TLSImplicit || v.TLS.Mode == TLSStartTLSRequired):
+		l.errorf(n.at.of("insecure_clear_text"), "insecure_clear_text where all is encrypted",
+			"With mode = %q in the tls block nobody logs in in clear text. Remove one of the two, or write mode = %q.", v.TLS.Mode, TLSStartTLS)
+	case v.Network == "tcp" && i < 0 && !v.InsecureClearText && isPublic(v.Address):
+		l.warnf(n.at.of("address"), "Clients on other hosts cannot log in",
+			"They would have to send their passwords in clear text. Write a tls block, or address = \"127.0.0.1:24245\" if they are all on this machine. Where the network is private, insecure_clear_text = true allows it.")
+	}
+}
+
+// isPublic reports whether other hosts reach a listener's address, as far as
+// it says so.
+func isPublic(address string) bool {
+	host, _, err := net.SplitHostPort(address)
+	ip, notIP := netip.ParseAddr(host)
+	return err == nil && (host == "" || notIP == nil && !ip.Unmap().IsLoopback())
 }
 
 func (l *loader) checkListeners() {

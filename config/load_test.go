@@ -68,6 +68,7 @@ func TestLoadDefaults(t *testing.T) {
 			Address:  "10.0.1.1:24245",
 			Username: "doveadm",
 			Password: NewSecret("two"),
+			TLS:      BackendTLS{Mode: TLSOff},
 			Pool: Pool{
 				MaxOpen: 8, MaxIdle: 8, MinIdle: 0, IdleTimeout: 30 * time.Second, MaxLifetime: 5 * time.Minute,
 				MaxCommands: 1000, AcquireTimeout: 10 * time.Second, MaxWaiting: 1000, MaxTunnels: 4,
@@ -179,7 +180,8 @@ listener "tcp" {
   max_sessions = 3
 }
 listener "any" {
-  address = ":0"
+  address             = ":0"
+  insecure_clear_text = true
 }
 listener "unix" {
   address = "unix:/run//x"
@@ -205,6 +207,11 @@ shard "s1" {
     address  = "10.0.0.2:65535"
     username = "other"
     password = "other"
+    tls {
+      mode                 = "starttls"
+      server_name          = "10.0.0.2"
+      insecure_skip_verify = true
+    }
     pool {
       max_open = 3
     }
@@ -219,11 +226,19 @@ shard "s1" {
 shard "s2" {
   backend "b3" {
     address = "[2001:db8::3]:1"
+    tls {
+      mode = "off"
+    }
   }
 }
 backend_defaults {
   username = "proxy"
   password = "$${env(\"X\")}"
+  tls {
+    mode        = "implicit"
+    server_name = "mail.example"
+    pin         = "sha256/47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU="
+  }
   pool {
     max_open        = 20
     idle_timeout    = "0s"
@@ -261,16 +276,18 @@ func TestParseFull(t *testing.T) {
 	pool := Pool{MaxOpen: 20, MaxIdle: 20}
 	breaker := Breaker{Failures: 2, Open: time.Millisecond, Probes: 1}
 	timeouts := Timeouts{Write: 2 * time.Hour}
-	b1 := Backend{"b1", "mail1.example:1", "proxy", NewSecret(`${env("X")}`), pool, breaker, timeouts}
+	tls := BackendTLS{Mode: TLSImplicit, ServerName: "mail.example", Pin: "sha256/47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU="}
+	b1 := Backend{"b1", "mail1.example:1", "proxy", NewSecret(`${env("X")}`), tls, pool, breaker, timeouts}
 	b2, b3 := b1, b1
 	b2.Name, b2.Address, b2.Username, b2.Password = "b2", "10.0.0.2:65535", "other", NewSecret("other")
 	b2.Pool.MaxOpen, b2.Pool.MaxIdle, b2.Breaker.Probes, b2.Timeouts.Reply = 3, 3, 4, time.Minute
-	b3.Name, b3.Address = "b3", "[2001:db8::3]:1"
+	b2.TLS.Mode, b2.TLS.ServerName, b2.TLS.InsecureSkipVerify = TLSStartTLS, "10.0.0.2", true
+	b3.Name, b3.Address, b3.TLS.Mode = "b3", "[2001:db8::3]:1", TLSOff
 	want := &Config{
 		Log: Log{"debug", "json"},
 		Listeners: []Listener{
 			{Name: "tcp", Network: "tcp", Address: "[::1]:24245", MaxSessions: 3},
-			{Name: "any", Network: "tcp", Address: ":0"},
+			{Name: "any", Network: "tcp", Address: ":0", InsecureClearText: true},
 			{Name: "unix", Network: "unix", Address: "/run/x", Mode: 0o666, Client: "c${x}"},
 		},
 		Clients: []Client{
@@ -298,7 +315,7 @@ func TestParseFull(t *testing.T) {
 func revealed(t *testing.T, cfg *Config) []byte {
 	t.Helper()
 	var b bytes.Buffer
-	if err := print(&b, cfg, func(v cty.Value) cty.Value { return v }); err != nil {
+	if err := printWith(&b, cfg, func(v cty.Value) cty.Value { return v }); err != nil {
 		t.Fatal(err)
 	}
 	return b.Bytes()
@@ -334,18 +351,18 @@ func TestPrint(t *testing.T) {
 
 // A configuration that loads is printed as one that loads the same.
 func FuzzParse(f *testing.F) {
-	f.Add([]byte(full))
-	f.Add([]byte(small))
-	files, err := filepath.Glob("testdata/error-files/*.hcl")
-	if err != nil {
-		f.Fatal(err)
-	}
-	for _, file := range files {
-		src, err := os.ReadFile(file)
-		if err != nil {
-			f.Fatal(err)
-		}
-		f.Add(src)
+	// Short ones: the fuzzer spends its time on making each input shorter.
+	for _, src := range []string{
+		small,
+		small + "log {\n  level = \"debug\"\n",
+		small + "route \"ring\" {\n  shards = [\"s\"]\n}\n",
+		small + "referrals { networks = [\"10.0.0.1/8\"] }\n",
+		small + "limits {\n  max_spool = \"3KiB\"\n  idle_timeout = \"1h5s\"\n}\n",
+		"listener \"x {\n  address = \"unix:/x\n  mode = \"0600\"\n}\n",
+		"client \"x\" {\n  password = env(\"HOME\")\n  password = \"$${a}%%{b}\\n\"\n",
+		"backend_defaults {\n  pool { max_open = -1e3 }\n  password = <<-A\n    b\n  A\n}\n}\n",
+	} {
+		f.Add([]byte(src))
 	}
 	f.Fuzz(func(t *testing.T, src []byte) {
 		cfg, diags := Parse("fuzz.hcl", src)

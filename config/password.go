@@ -67,7 +67,7 @@ func secretFile(to *Secret) field {
 				return &problem{summary: "Wrong content of the password file", detail: path + ": " + p.detail}
 			}
 			*to = NewSecret(secret)
-			return readableByAll(path)
+			return readableByAll("Password", path)
 		},
 		get: func() cty.Value { return cty.NilVal },
 	}
@@ -86,14 +86,14 @@ func checkSecret(s string) *problem {
 }
 
 // readableByAll warns of a secret that is none.
-func readableByAll(path string) *problem {
+func readableByAll(what, path string) *problem {
 	info, err := os.Stat(path)
 	if err != nil || info.Mode()&0o006 == 0 {
 		return nil
 	}
 	return &problem{
 		warning: true,
-		summary: "Password file open to all users",
+		summary: what + " file open to all users",
 		detail: fmt.Sprintf("%s has the mode %04o: every user of this system can read or change it. Run: chmod 0640 %s (the owner root, the group that of the proxy).",
 			path, info.Mode().Perm(), path),
 	}

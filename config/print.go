@@ -11,11 +11,11 @@ import (
 // leaves to defaults, and *** for each secret. With the secrets filled in,
 // [Load] reads the same configuration from it.
 func Print(w io.Writer, c *Config) error {
-	return print(w, c, func(cty.Value) cty.Value { return cty.StringVal(masked) })
+	return printWith(w, c, func(cty.Value) cty.Value { return cty.StringVal(masked) })
 }
 
-// print writes what secret makes of each secret.
-func print(w io.Writer, c *Config, secret func(cty.Value) cty.Value) error {
+// printWith writes what secret makes of each secret.
+func printWith(w io.Writer, c *Config, secret func(cty.Value) cty.Value) error {
 	p := printer{secret: secret}
 	file := hclwrite.NewEmptyFile()
 	top := file.Body()
@@ -66,7 +66,7 @@ func (p printer) block(in *hclwrite.Body, b block, labels ...string) *hclwrite.B
 		body.SetAttributeValue(a.name, v)
 	}
 	for _, nested := range b.blocks {
-		if !nested.many {
+		if !nested.many && !nested.empty() {
 			p.block(body, nested)
 		}
 	}

@@ -51,14 +51,14 @@ func writeBlock(sb *strings.Builder, b block, level int, seen map[string]bool) {
 	}
 	var links []string
 	for _, inner := range b.blocks {
-		links = append(links, fmt.Sprintf("[`%s`](#%s)", inner.name, inner.name))
+		links = append(links, fmt.Sprintf("[`%s`](#%s)", inner.name, strings.ReplaceAll(inner.title(), " ", "-")))
 	}
 	if len(links) > 0 {
 		fmt.Fprintf(sb, "\nBlocks in it: %s.\n", list(links))
 	}
 	for _, inner := range b.blocks {
-		if !seen[inner.name] {
-			seen[inner.name] = true
+		if !seen[inner.title()] {
+			seen[inner.title()] = true
 			writeBlock(sb, inner, level+1, seen)
 		}
 	}
@@ -74,8 +74,11 @@ func quotedNames(all []later) []string {
 }
 
 func (b block) title() string {
-	if b.kind != "" {
+	switch {
+	case b.kind != "":
 		return b.header()
+	case b.in != "":
+		return b.name + " in " + b.in
 	}
 	return b.name
 }

@@ -9,20 +9,20 @@ import (
 // and without exhausting the parser's stack.
 func TestParseGarbage(t *testing.T) {
 	for name, src := range map[string]string{
-		"lines":     strings.Repeat("a\n", 20000),
-		"quotes":    strings.Repeat("\"\n", 20000),
-		"blocks":    strings.Repeat("a {\n", 20000),
-		"lists":     strings.Repeat("a = [\n", 20000),
-		"list":      "a = [" + strings.Repeat("1,\n", 20000),
-		"braces":    strings.Repeat("{", 40000),
-		"brackets":  "a = " + strings.Repeat("[", 40000),
-		"operators": "a = " + strings.Repeat("-", 40000) + "1",
-		"choices":   "a = " + strings.Repeat("1?1:", 10000) + "1",
-		"templates": "a = " + strings.Repeat("\"${", 10000),
-		"binary":    strings.Repeat("\x7fELF\x02\x01\x00\xff\xfe", 4000),
-		"heredoc":   "a = <<EOT\n" + strings.Repeat("x\n", 20000),
-		"comment":   "/*" + strings.Repeat("x\n", 20000),
-		"NUL":       strings.Repeat("\x00", 40000),
+		"lines":     strings.Repeat("a\n", 2000),
+		"quotes":    strings.Repeat("\"\n", 2000),
+		"blocks":    strings.Repeat("a {\n", 2000),
+		"lists":     strings.Repeat("a = [\n", 2000),
+		"list":      "a = [" + strings.Repeat("1,\n", 2000),
+		"braces":    strings.Repeat("{", 8000),
+		"brackets":  "a = " + strings.Repeat("[", 8000),
+		"operators": "a = " + strings.Repeat("-", 8000) + "1",
+		"choices":   "a = " + strings.Repeat("1?1:", 2000) + "1",
+		"templates": "a = " + strings.Repeat("\"${", 2000),
+		"binary":    strings.Repeat("\x7fELF\x02\x01\x00\xff\xfe", 400),
+		"heredoc":   "a = <<EOT\n" + strings.Repeat("x\n", 2000),
+		"comment":   "/*" + strings.Repeat("x\n", 2000),
+		"NUL":       strings.Repeat("\x00", 8000),
 	} {
 		t.Run(name, func(t *testing.T) {
 			cfg, diags := Parse("test.hcl", []byte(src))

@@ -153,3 +153,26 @@ func TestDiagnosticsHideSecrets(t *testing.T) {
 	}
 	t.Logf("%d diagnostics", n)
 }
+
+// Whatever stands before and after a password, nothing shows it.
+func FuzzSecrets(f *testing.F) {
+	for _, before := range []string{"", "log {", "client \"c\" {", "client \"c", "client \"c\" {\n  password_file = ", "x = [", "x = <<EOT", "/*", "log { level = \"${"} {
+		for _, after := range []string{"}", "x = 1", "\"", "]", "EOT", "*/", "}\"\n}"} {
+			f.Add(before, after)
+		}
+	}
+	f.Fuzz(func(t *testing.T, before, after string) {
+		src := before + "\n  password = \"hunter2\"\n" + after
+		if strings.Contains(before+after, planted) {
+			return
+		}
+		_, diags := Parse("fuzz.hcl", []byte(src))
+		var sb strings.Builder
+		if err := WriteDiagnostics(&sb, diags, false); err != nil {
+			t.Fatal(err)
+		}
+		if shown := sb.String() + diags.Error() + fmt.Sprint(Problems(diags)); strings.Contains(shown, planted) {
+			t.Errorf("%s\nshows the secret of:\n%s", shown, src)
+		}
+	})
+}

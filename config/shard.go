@@ -58,6 +58,7 @@ func (l *loader) checkShards() {
 	for _, s := range l.shards {
 		l.unique("shard", s.value.Name, &s.at, shards)
 	}
+	l.checkBackendTLS()
 	names := map[string]hcl.Range{}
 	addresses := map[string]inShard{}
 	for _, b := range l.backends {

@@ -179,7 +179,7 @@ func (h *hider) ident(tokens hclsyntax.Tokens, i int, first bool, before hclsynt
 		before == hclsyntax.TokenOParen || before == hclsyntax.TokenTemplateInterp
 	switch {
 	case h.plain[name] && !h.secret[name]:
-	case value && (name == "env" || name == "file"):
+	case value && (name == "env" || name == "file" || name == "true" || name == "false"):
 	case h.secret[name] && isCall(tokens[i+1:]):
 	case before == hclsyntax.TokenIdent && h.plain[string(tokens[i-1].Bytes)]: // a label without quotes
 	case first || value:

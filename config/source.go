@@ -1,6 +1,7 @@
 package config
 
 import (
+	"bytes"
 	"fmt"
 	"io"
 	"os"
@@ -135,11 +136,13 @@ func (s *source) parse(root block) hcl.Diagnostics {
 			d.Detail = `A block begins with its kind, its name in double quotes where it has one, and an opening brace, on one line: listener "main" {`
 		case "Argument or block definition required":
 			d.Detail = `An attribute is written: name = value. A block is written: name { … }`
-			if s.bytes[d.Subject.Start.Byte] == '}' {
+			if bytes.HasPrefix(s.bytes[d.Subject.Start.Byte:], []byte("}")) {
 				d.Summary, d.Detail = "Closing brace without a block", "There is no open block that this brace could close. Remove it, or the one too many before it."
 			}
 		case "Invalid expression":
 			d.Detail = "Behind the equals sign stands a value: text in double quotes, a number, or a list in brackets."
+		case "Invalid escape sequence":
+			d.Detail = `In text, \ begins one of \n, \r, \t, \", \\, \uNNNN and \UNNNNNNNN. Write \\ for the character itself.`
 		case "Invalid number literal":
 			d.Detail = "Text that begins with a digit, an address for example, stands in double quotes like all text."
 		case "Missing item separator":

@@ -14,18 +14,26 @@ import (
 // password, or no password configured. A server never says which.
 var ErrLoginRefused = errors.New("login refused")
 
+// ErrNoSTARTTLS is a server with which ClientOptions.StartTLS cannot be done.
+// Nothing secret has been sent to it.
+var ErrNoSTARTTLS = errors.New("server does not offer STARTTLS")
+
 // Phase is a step of the handshake.
 type Phase int
 
 // The phases of a handshake.
 const (
 	PhaseGreeting Phase = iota // nothing received yet
+	PhaseSTARTTLS              // STARTTLS was sent, and there is no TLS yet
 	PhaseLogin                 // greeted, not logged in
 )
 
 func (p Phase) String() string {
-	if p == PhaseGreeting {
+	switch p {
+	case PhaseGreeting:
 		return "greeting"
+	case PhaseSTARTTLS:
+		return "STARTTLS"
 	}
 	return "login"
 }
@@ -51,6 +59,15 @@ type ClientOptions struct {
 	// value no log lines arrive, so that failures come without explanation;
 	// write MaxMinor unless there is a reason.
 	Minor Minor
+
+	// StartTLS, if not nil, is called when the server asks for the login and
+	// has been sent STARTTLS. It speaks the TLS handshake on nc and returns the
+	// connection on which everything else is said, the login first. Servers
+	// know STARTTLS from minor version 2 on; with others, and with one that
+	// wants no login, the handshake fails and ErrNoSTARTTLS is the cause. For a
+	// listener that begins with TLS, hand NewClientConn a TLS connection
+	// instead.
+	StartTLS func(nc net.Conn) (net.Conn, error)
 
 	// OnLog, if not nil, is called with each log line that arrives while a
 	// Reply is read, by the goroutine that reads. The text has no line end and
@@ -121,10 +138,17 @@ func (c *ClientConn) handshake(o ClientOptions) (Phase, error) {
 				return phase, &ProtocolError{What: fmt.Sprintf("server is not compatible: %.64q", line)}
 			}
 			c.minor, greeted = minor, true
+		case string(line) == "+" && o.StartTLS != nil && !sentLogin:
+			return phase, fmt.Errorf("%w: it asks for no login", ErrNoSTARTTLS)
 		case string(line) == "+":
 			return phase, nil
 		case string(line) == "-" && !sentLogin:
 			sentLogin = true
+			if o.StartTLS != nil {
+				if err := c.startTLS(o.StartTLS); err != nil {
+					return PhaseSTARTTLS, err
+				}
+			}
 			c.out = appendPlain(c.out[:0], o)
 			_, err = c.nc.Write(c.out)
 			clear(c.out)
@@ -138,6 +162,29 @@ func (c *ClientConn) handshake(o ClientOptions) (Phase, error) {
 		}
 	}
 }
+
+// startTLS changes to TLS, which begins at once: the server sends no answer to
+// the STARTTLS line, and nothing is repeated afterwards.
+func (c *ClientConn) startTLS(start func(net.Conn) (net.Conn, error)) error {
+	if c.minor < MinorSTARTTLS {
+		return fmt.Errorf("%w: its version is 1.%d, STARTTLS came with 1.%d", ErrNoSTARTTLS, c.minor, MinorSTARTTLS)
+	}
+	if len(c.in.buffered()) > 0 {
+		// Whoever put it there wants it to be read as if it had come encrypted.
+		return &ProtocolError{What: "data between the greeting and the TLS handshake"}
+	}
+	if _, err := io.WriteString(c.nc, startTLSLine+"\n"); err != nil {
+		return err
+	}
+	nc, err := start(c.nc)
+	if err != nil {
+		return err
+	}
+	c.nc, c.in = nc, newReadBuffer(nc)
+	return nil
+}
+
+const startTLSLine = "STARTTLS"
 
 var plainPrefix = []byte("PLAIN\t")
 
@@ -157,7 +204,8 @@ func appendPlain(dst []byte, o ClientOptions) []byte {
 	return append(dst, '\n')
 }
 
-// NetConn returns the connection beneath, for deadlines and addresses.
+// NetConn returns the connection beneath, for deadlines and addresses. After
+// STARTTLS it is the one that ClientOptions.StartTLS returned.
 func (c *ClientConn) NetConn() net.Conn { return c.nc }
 
 // ServerMinor returns the version that the server announced.
@@ -196,8 +244,8 @@ func (c *ClientConn) Send(cmd *Command) error {
 // ReadChunk returns the next piece of what the server sends. Chunks of other
 // channels than ChannelReply and ChannelLog are to be ignored. Its error is
 // io.EOF at the end of the stream, and io.ErrUnexpectedEOF if that is inside a
-// packet; what arrived of the packet is returned first. After a timeout
-// ReadChunk can be called again.
+// packet or an escape; what arrived of the packet is returned first. After a
+// timeout ReadChunk can be called again.
 func (c *ClientConn) ReadChunk() (Chunk, error) { return c.chunks.next(&c.in) }
 
 // ChunkReady reports whether ReadChunk would return a chunk without reading

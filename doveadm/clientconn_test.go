@@ -12,7 +12,7 @@ import (
 )
 
 const (
-	helloFromClient = "VERSION\tdoveadm-server\t1\t3\n"
+	helloFromClient = "VERSION\tdoveadm-server\t1\t4\n"
 	plainSecret     = "PLAIN\tAGRvdmVhZG0Ac2VjcmV0\n"
 )
 
@@ -40,7 +40,7 @@ func TestClientHandshake(t *testing.T) {
 		"cut":                          {server: "VERSION", phase: PhaseGreeting, err: "unexpected EOF"},
 		"cut behind VERSION":           {server: version, phase: PhaseLogin, err: "unexpected EOF"},
 		"VERSION twice":                {server: version + version + "-\n+\n", phase: PhaseLogin, err: `protocol error: server is not compatible: "VERSION\tdoveadm-client\t1\t2"`},
-		"a client":                     {server: helloFromClient, phase: PhaseLogin, err: `protocol error: server is not compatible: "VERSION\tdoveadm-server\t1\t3"`},
+		"a client":                     {server: helloFromClient, phase: PhaseLogin, err: `protocol error: server is not compatible: "VERSION\tdoveadm-server\t1\t4"`},
 		"other major":                  {server: "VERSION\tdoveadm-client\t2\t0\n", phase: PhaseLogin, err: `protocol error: server is not compatible: "VERSION\tdoveadm-client\t2\t0"`},
 		"another protocol":             {server: "* OK IMAP4rev1 ready\r\n", phase: PhaseLogin, err: `protocol error: invalid handshake line: "* OK IMAP4rev1 ready"`},
 		"text behind":                  {server: "-NO\n", phase: PhaseLogin, err: `protocol error: invalid handshake line: "-NO"`},
@@ -127,6 +127,7 @@ func TestSend(t *testing.T) {
 		want           string
 	}{
 		"1.3":                   {3, 3, option + "x\tproxy-ttl=5\ta\x01tb\tquota get\n\ta\tmailbox list\n"},
+		"1.4":                   {4, 4, option + "x\tproxy-ttl=5\ta\x01tb\tquota get\n\ta\tmailbox list\n"},
 		"1.3 and a later one":   {3, 4, option + "x\tproxy-ttl=5\ta\x01tb\tquota get\n\ta\tmailbox list\n"},
 		"an older server":       {3, 2, "\ta\x01tb\tquota get\n\ta\tmailbox list\n"},
 		"announced as an older": {2, 3, "\ta\x01tb\tquota get\n\ta\tmailbox list\n"},

@@ -25,33 +25,44 @@ const frameHeader = 5
 const maxWholePacket = 256 << 10
 
 // AppendPacket appends data, which is shorter than 4 GiB, as one packet of
-// PACKET format, which all servers of minor versions 1 to 3 write.
+// PACKET format, which servers write at minor versions 1 to 3.
 func AppendPacket(dst []byte, channel byte, data []byte) []byte {
 	dst = append(dst, channel)
 	dst = binary.BigEndian.AppendUint32(dst, uint32(len(data)))
 	return append(dst, data...)
 }
 
-// Chunk is a piece of what a server sent on one channel: a whole packet, a part
-// of a very large one, or at minor version 0 whatever arrived.
+// Chunk is a piece of what a server sent on one channel: a whole packet or a
+// part of a very large one; at minor versions 0 and 4, where there are no
+// packets, whatever arrived.
 type Chunk struct {
 	Channel byte
 	Data    []byte // valid until the next read from the connection
 }
 
 // chunkReader cuts a server's stream into chunks.
+//
+// A framed stream is in PACKET or STREAM format. Its first bytes tell which,
+// whatever versions were announced: so do Dovecot's clients since 2.4.
 type chunkReader struct {
 	framed  bool
-	channel byte   // of the packet being read
+	known   bool   // which format it is
+	stream  bool   // it is STREAM
+	channel byte   // of the packet being read, or switched to
 	pending uint32 // bytes of it that are still to come
-	err     error  // behind the last piece of a broken packet
+	err     error  // behind the last piece of a broken packet or stream
 }
 
 // ready reports whether next would return a chunk without reading.
 func (c *chunkReader) ready(b *readBuffer) bool {
 	p, pending := b.buffered(), c.pending
-	if !c.framed {
+	switch {
+	case !c.framed:
 		return len(p) > 0
+	case !c.recognize(b):
+		return false
+	case c.stream:
+		return c.streamReady(b)
 	}
 	for pending == 0 {
 		if len(p) < frameHeader {
@@ -63,15 +74,20 @@ func (c *chunkReader) ready(b *readBuffer) bool {
 	return len(p) >= int(min(pending, maxWholePacket))
 }
 
-// clean reports whether the reader stands between two packets with nothing
-// buffered.
+// clean reports whether the reader stands between two packets, or outside of
+// an escape, with nothing buffered.
 func (c *chunkReader) clean(b *readBuffer) bool {
+	if c.framed && c.recognize(b) && c.stream {
+		c.switches(b) // they hold nothing
+	}
 	return c.pending == 0 && b.r == b.w && c.err == nil
 }
 
 // next returns the next chunk. When the connection ends inside a packet, it
 // first returns what there is of it. The error is io.EOF between two packets
-// and io.ErrUnexpectedEOF inside one. After a timeout next can be called again.
+// and io.ErrUnexpectedEOF inside one or inside an escape; a *ProtocolError
+// stands behind an escape or header that does not exist. After a timeout next
+// can be called again.
 func (c *chunkReader) next(b *readBuffer) (Chunk, error) {
 	if c.err != nil {
 		return Chunk{}, c.err
@@ -86,13 +102,21 @@ func (c *chunkReader) next(b *readBuffer) (Chunk, error) {
 		b.discard(len(data))
 		return Chunk{Channel: ChannelReply, Data: data}, nil
 	}
+	for !c.recognize(b) {
+		if c.err != nil {
+			return Chunk{}, c.err
+		}
+		if err := b.fill(frameHeader); err != nil {
+			return Chunk{}, inside(err, b)
+		}
+	}
+	if c.stream {
+		return c.nextStream(b)
+	}
 	for c.pending == 0 {
 		for len(b.buffered()) < frameHeader {
 			if err := b.fill(frameHeader); err != nil {
-				if err == io.EOF && b.r < b.w {
-					err = io.ErrUnexpectedEOF
-				}
-				return Chunk{}, err
+				return Chunk{}, inside(err, b)
 			}
 		}
 		h := b.buffered()

@@ -159,6 +159,21 @@ func TestPacketsTooLargeForOnePiece(t *testing.T) {
 	}
 }
 
+func TestNotCleanInsideALargePacket(t *testing.T) {
+	in := AppendPacket(nil, ChannelReply, make([]byte, maxWholePacket+10))
+	b := newReadBuffer(io.MultiReader(bytes.NewReader(in[:frameHeader+maxWholePacket]), bytes.NewReader(in[frameHeader+maxWholePacket:])))
+	c := chunkReader{framed: true}
+	for _, want := range []int{maxWholePacket, 10} {
+		chunk, err := c.next(&b)
+		if err != nil || len(chunk.Data) != want {
+			t.Fatalf("got %d bytes, %v, want %d", len(chunk.Data), err, want)
+		}
+		if c.clean(&b) != (want == 10) {
+			t.Errorf("clean is %v behind a piece of %d bytes", c.clean(&b), want)
+		}
+	}
+}
+
 // failingReader returns its error once, as a socket does.
 type failingReader struct {
 	io.Reader
@@ -190,7 +205,7 @@ func TestTimeoutInsideAPacket(t *testing.T) {
 			bytes.NewReader(whole[i:])))
 		c := chunkReader{framed: true}
 		chunk, err := c.next(&b)
-		for err == os.ErrDeadlineExceeded && chunk.Data == nil {
+		if err == os.ErrDeadlineExceeded {
 			chunk, err = c.next(&b)
 		}
 		if err != nil || string(chunk.Data) != "abc" {
@@ -207,7 +222,15 @@ func FuzzFrames(f *testing.F) {
 		}
 	}
 	f.Add([]byte("\x00\xff\xff\xff\xffabc\tdef"), uint16(3))
+	f.Add([]byte(everything), uint16(3))
 	f.Fuzz(func(t *testing.T, stream []byte, size uint16) {
+		if bytes.HasPrefix(stream, []byte(StreamHeader[:streamMagic])) {
+			want, problem := readStream(string(stream))
+			if got, err := byChannel(t, bytes.NewReader(stream), 1+int(size)); !maps.Equal(want, got) || !endsAs(err, problem) {
+				t.Errorf("ended with %v, want %q; data by channel (-want +got):\n%s", err, problem, cmp.Diff(want, got))
+			}
+			return
+		}
 		// A second reader, on the whole stream.
 		want := map[byte][]byte{}
 		rest, whole := stream, true

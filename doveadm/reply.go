@@ -93,7 +93,7 @@ func (c *ClientConn) Do(ctx context.Context, cmd *Command) (*Reply, error) {
 func (r *Reply) Next() bool {
 	for r.piece() {
 	}
-	r.escape, r.cut = false, false
+	r.escape = false
 	r.inField = r.more()
 	return r.inField
 }

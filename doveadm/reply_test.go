@@ -77,7 +77,7 @@ func TestReply(t *testing.T) {
 		"empty fields":        {packets: []string{"\x00\t\ta\t\t\n+\n"}, want: []string{"", "", "a", ""}, status: "+"},
 		"escapes":             {packets: []string{"\x00a\x01tb\x01n\x011\x010\t\x01r\t\n+\n"}, want: []string{"a\tb\n\x01\x00", "\r"}, status: "+"},
 		"cut in a pair":       {packets: []string{"\x00a\x01", "\x00tb\x01", "\x00nc\t\n+\n"}, want: []string{"a\tb\nc"}, status: "+"},
-		"escape before TAB":   {packets: []string{"\x00a\x01\tb\x01", "\x00\tc\t\n+\n"}, want: []string{"a", "b", "c"}, status: "+"},
+		"escape before TAB":   {packets: []string{"\x00a\x01\ttext\x01", "\x00\tnext\t\n+\n"}, want: []string{"a", "text", "next"}, status: "+"},
 		"a large field":       {packets: []string{"\x001\t" + large + "\t\n+\n"}, want: []string{"1", large}, status: "+"},
 		"output of user":      {packets: []string{"\x00{\"alice\":{}}\n+\n"}, want: []string{`{"alice":{}}`}, status: "+"},
 		"failure":             {packets: []string{"\x00\n-NOUSER\n"}, status: "-NOUSER", err: "server answered -NOUSER"},

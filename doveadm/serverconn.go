@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"slices"
+	"sync/atomic"
 )
 
 // ErrLoginFailed is the error of Handshake when authenticate said no.
@@ -18,14 +19,23 @@ const maxHandshakeLine = 8 << 10
 
 // ServerConn is the server's side of one connection: Handshake, then
 // ReadCommand and one reply for each command. It must not be used by two
-// goroutines at once, except Close. Deadlines are set on NetConn; without them
-// it waits for a silent client for ever.
+// goroutines at once, except Close, and after the handshake Logs and the Append
+// methods: they keep no state, so that replies can be made side by side, sent
+// in another order than they were made in, and dropped. Deadlines are set on
+// NetConn; without them it waits for a silent client for ever.
 type ServerConn struct {
+	// StartTLS, if it is set before Handshake, lets clients say STARTTLS
+	// instead of their login. It speaks the TLS handshake on nc and returns the
+	// connection on which everything else is said, the login first. For a
+	// listener that begins with TLS, hand NewServerConn a TLS connection
+	// instead.
+	StartTLS func(nc net.Conn) (net.Conn, error)
+
 	nc      net.Conn
 	in      readBuffer
 	minor   Minor // of the client
-	logs    bool
-	started bool // the client's VERSION was read
+	logs    atomic.Bool
+	started bool // the client's VERSION was read, so that it expects an answer
 	maxLine int
 }
 
@@ -40,10 +50,12 @@ func NewServerConn(nc net.Conn, maxLine int) *ServerConn {
 
 // Handshake reads the client's VERSION, greets, and reads its login, which
 // authenticate decides. A nil authenticate greets with "+": the connection is
-// trusted already. The error is ErrLoginFailed if authenticate said no, its
-// own error if it had one, a *ProtocolError, or that of the connection. The
-// caller then closes; RefuseLogin says no to the client first, where that is
-// due.
+// trusted already, and such a client cannot say STARTTLS. The error is
+// ErrLoginFailed if authenticate said no, its own error or that of StartTLS if
+// they had one, a *ProtocolError, or that of the connection. The caller then
+// closes; RefuseLogin says no to the client first, where that is due.
+//
+// Whether a login was sent in clear text authenticate sees from NetConn.
 func (s *ServerConn) Handshake(authenticate func(username, password string) (bool, error)) error {
 	if err := s.readVersion(); err != nil {
 		return err
@@ -53,13 +65,19 @@ func (s *ServerConn) Handshake(authenticate func(username, password string) (boo
 		out = appendVersion(out, serviceWantedByServer, MaxMinor)
 	}
 	if authenticate == nil {
-		_, err := s.nc.Write(append(out, "+\n"...))
+		_, err := s.nc.Write(append(out, s.welcome()...))
 		return err
 	}
 	if _, err := s.nc.Write(append(out, "-\n"...)); err != nil {
 		return err
 	}
 	line, err := s.in.line(maxHandshakeLine)
+	if err == nil && string(line) == startTLSLine && s.StartTLS != nil {
+		if err := s.startTLS(); err != nil {
+			return err
+		}
+		line, err = s.in.line(maxHandshakeLine)
+	}
 	if err != nil {
 		return handshakeEOF(err, "before its login")
 	}
@@ -74,8 +92,52 @@ func (s *ServerConn) Handshake(authenticate func(username, password string) (boo
 	if !ok {
 		return ErrLoginFailed
 	}
-	_, err = io.WriteString(s.nc, "+\n")
+	_, err = io.WriteString(s.nc, s.welcome())
 	return err
+}
+
+// welcome ends the handshake. Dovecot sends the header of STREAM with the first
+// data; it belongs to no reply, which might be dropped.
+func (s *ServerConn) welcome() string {
+	if s.stream() {
+		return "+\n" + StreamHeader
+	}
+	return "+\n"
+}
+
+// stream reports whether the client reads STREAM format.
+func (s *ServerConn) stream() bool { return s.minor >= MinorStream }
+
+// startTLS changes to TLS. A client may have begun with it already; whatever
+// else it sent behind the line breaks the TLS handshake, so that nothing that
+// came in clear text is read afterwards.
+func (s *ServerConn) startTLS() error {
+	nc := s.nc
+	if early := s.in.buffered(); len(early) > 0 {
+		nc = &unreadConn{Conn: nc, unread: early}
+	}
+	s.started = false
+	nc, err := s.StartTLS(nc)
+	if err != nil {
+		return err
+	}
+	s.nc, s.in, s.started, s.StartTLS = nc, newReadBuffer(nc), true, nil
+	return nil
+}
+
+// unreadConn is a connection of which something was read ahead.
+type unreadConn struct {
+	net.Conn
+	unread []byte
+}
+
+func (c *unreadConn) Read(p []byte) (int, error) {
+	if len(c.unread) == 0 {
+		return c.Conn.Read(p)
+	}
+	n := copy(p, c.unread)
+	c.unread = c.unread[n:]
+	return n, nil
 }
 
 // handshakeEOF says when the peer went away.
@@ -98,6 +160,9 @@ func (s *ServerConn) readVersion() error {
 		}
 	}
 	if p := s.in.buffered(); len(p) > 0 && p[0] == 0x16 {
+		if s.StartTLS != nil {
+			return &ProtocolError{What: "TLS handshake on a listener that expects STARTTLS first"}
+		}
 		return &ProtocolError{What: "TLS handshake on a listener without TLS"}
 	}
 	line, err := s.in.line(maxHandshakeLine)
@@ -106,13 +171,16 @@ func (s *ServerConn) readVersion() error {
 	}
 	minor, ok := parseVersion(line, serviceWantedByClient)
 	if !ok {
+		if bytes.HasPrefix(line, plainPrefix) {
+			return &ProtocolError{What: "login without a VERSION line before it"}
+		}
 		return &ProtocolError{What: fmt.Sprintf("not a doveadm client: %.64q", line)}
 	}
 	s.minor = minor
 	s.started = true
 	// Servers 1.3 and higher send log lines to clients of 1 and 2 on their
 	// own, and to later ones when they ask.
-	s.logs = minor == MinorMultiplex || minor == MinorSTARTTLS
+	s.logs.Store(minor == MinorMultiplex || minor == MinorSTARTTLS)
 	return nil
 }
 
@@ -121,8 +189,8 @@ func (s *ServerConn) readVersion() error {
 func parsePlain(line []byte) (username, password string, err error) {
 	data, ok := bytes.CutPrefix(line, plainPrefix)
 	if !ok {
-		if string(line) == "STARTTLS" {
-			return "", "", &ProtocolError{What: "STARTTLS on a listener without TLS"}
+		if string(line) == startTLSLine {
+			return "", "", &ProtocolError{What: "STARTTLS where it is not offered"}
 		}
 		return "", "", &ProtocolError{What: "login by another mechanism than PLAIN"}
 	}
@@ -172,42 +240,58 @@ func (s *ServerConn) ReadCommand(cmd *Command) error {
 			return nil
 		}
 		if slices.Contains(cmd.Args, OptionLogPassthrough) && s.minor >= MinorMultiplex {
-			s.logs = true
+			s.logs.Store(true)
 		}
 	}
 }
 
-// NetConn returns the connection beneath, for deadlines and addresses.
+// NetConn returns the connection beneath, for deadlines and addresses. After
+// STARTTLS it is the one that StartTLS returned.
 func (s *ServerConn) NetConn() net.Conn { return s.nc }
 
 // ClientMinor returns the version that the client announced.
 func (s *ServerConn) ClientMinor() Minor { return s.minor }
 
 // Logs reports whether the client receives log lines.
-func (s *ServerConn) Logs() bool { return s.logs }
+func (s *ServerConn) Logs() bool { return s.logs.Load() }
 
 // Pipelined reports whether bytes of a further command have arrived.
 func (s *ServerConn) Pipelined() bool { return s.in.r < s.in.w }
+
+// ReadAhead reads from the connection once, so that Pipelined knows of what has
+// come since. Over TLS each record takes a read of its own.
+func (s *ServerConn) ReadAhead() error { return s.in.fill(0) }
 
 // Shrink gives memory back that a long line needed; about 4 KiB remain. Call it
 // before the connection rests.
 func (s *ServerConn) Shrink() { s.in.shrink() }
 
-// AppendReply appends data of channel 0 as this client reads it: as one
-// packet, or as it is at minor version 0. Of no data it makes no packet.
+// AppendReply appends data of channel 0 as this client reads it: in STREAM
+// format, as one packet, or as it is at minor version 0. Of no data it makes no
+// packet.
 func (s *ServerConn) AppendReply(dst, data []byte) []byte {
-	if s.minor < MinorMultiplex || len(data) == 0 {
+	if s.minor < MinorMultiplex {
 		return append(dst, data...)
 	}
-	return AppendPacket(dst, ChannelReply, data)
+	return s.appendFrame(dst, ChannelReply, data)
+}
+
+func (s *ServerConn) appendFrame(dst []byte, channel byte, data []byte) []byte {
+	switch {
+	case len(data) == 0:
+		return dst
+	case s.stream():
+		return AppendStream(dst, channel, data)
+	}
+	return AppendPacket(dst, channel, data)
 }
 
 // AppendLogs appends data of the log channel. Without one, it appends nothing.
 func (s *ServerConn) AppendLogs(dst, data []byte) []byte {
-	if !s.logs || len(data) == 0 {
+	if !s.Logs() {
 		return dst
 	}
-	return AppendPacket(dst, ChannelLog, data)
+	return s.appendFrame(dst, ChannelLog, data)
 }
 
 // AppendLog appends one log line. Control characters in text become spaces and
@@ -215,7 +299,7 @@ func (s *ServerConn) AppendLogs(dst, data []byte) []byte {
 // It belongs in front of the status of its command: clients drop what arrives
 // later.
 func (s *ServerConn) AppendLog(dst []byte, level LogLevel, text string) []byte {
-	if !s.logs {
+	if !s.Logs() {
 		return dst
 	}
 	return s.AppendLogs(dst, appendLogLine(nil, level, text))

@@ -24,7 +24,7 @@ func plain(msg string) string {
 func TestServerHandshake(t *testing.T) {
 	const (
 		hello    = "VERSION\tdoveadm-server\t1\t2\n"
-		greeting = "VERSION\tdoveadm-client\t1\t3\n-\n"
+		greeting = "VERSION\tdoveadm-client\t1\t4\n-\n"
 	)
 	tests := map[string]struct {
 		client  string
@@ -36,8 +36,9 @@ func TestServerHandshake(t *testing.T) {
 		"1.0":                  {client: "VERSION\tdoveadm-server\t1\t0\n" + plainSecret, written: "-\n+\n"},
 		"1.1":                  {client: "VERSION\tdoveadm-server\t1\t1\n" + plainSecret, written: greeting + "+\n", minor: 1, logs: true},
 		"1.2":                  {client: hello + plainSecret, written: greeting + "+\n", minor: 2, logs: true},
-		"1.3":                  {client: helloFromClient + plainSecret, written: greeting + "+\n", minor: 3},
-		"1.9":                  {client: "VERSION\tdoveadm-server\t1\t9\n" + plainSecret, written: greeting + "+\n", minor: 9},
+		"1.3":                  {client: "VERSION\tdoveadm-server\t1\t3\n" + plainSecret, written: greeting + "+\n", minor: 3},
+		"1.4":                  {client: helloFromClient + plainSecret, written: greeting + "+\n" + StreamHeader, minor: 4},
+		"1.9":                  {client: "VERSION\tdoveadm-server\t1\t9\n" + plainSecret, written: greeting + "+\n" + StreamHeader, minor: 9},
 		"CRLF":                 {client: strings.ReplaceAll(hello+plainSecret, "\n", "\r\n"), written: greeting + "+\n", minor: 2, logs: true},
 		"base64 without =":     {client: hello + strings.ReplaceAll(plain("\x00doveadm\x00secret1"), "=", ""), written: greeting, err: "login failed"},
 		"wrong password":       {client: hello + plain("\x00doveadm\x00secrets"), written: greeting, err: "login failed"},
@@ -51,9 +52,10 @@ func TestServerHandshake(t *testing.T) {
 		"nothing to decode":    {client: hello + "PLAIN\t\n", written: greeting, err: "protocol error: login is not of the form PLAIN asks for"},
 		"other mechanism":      {client: hello + "LOGIN\tsecret\n", written: greeting, err: "protocol error: login by another mechanism than PLAIN"},
 		"a command":            {client: hello + "\tsecret\tquota get\n", written: greeting, err: "protocol error: login by another mechanism than PLAIN"},
-		"STARTTLS":             {client: hello + "STARTTLS\n", written: greeting, err: "protocol error: STARTTLS on a listener without TLS"},
+		"STARTTLS":             {client: hello + "STARTTLS\n", written: greeting, err: "protocol error: STARTTLS where it is not offered"},
 		"a TLS ClientHello":    {client: "\x16\x03\x01\x02\x00\x01\x00", err: "protocol error: TLS handshake on a listener without TLS"},
 		"an HTTP request":      {client: "GET / HTTP/1.1\r\n\r\n", err: `protocol error: not a doveadm client: "GET / HTTP/1.1"`},
+		"login before VERSION": {client: plainSecret + hello, err: "protocol error: login without a VERSION line before it"},
 		"other major":          {client: "VERSION\tdoveadm-server\t2\t0\n", err: `protocol error: not a doveadm client: "VERSION\tdoveadm-server\t2\t0"`},
 		"names as elsewhere":   {client: "VERSION\tdoveadm-client\t1\t0\n", err: `protocol error: not a doveadm client: "VERSION\tdoveadm-client\t1\t0"`},
 		"nothing":              {client: "", err: "client disconnected before its VERSION line: EOF"},
@@ -118,7 +120,11 @@ func TestServerHandshakeErrors(t *testing.T) {
 }
 
 func TestTrustedClient(t *testing.T) {
-	for minor, want := range map[Minor]string{0: "+\n", 3: "VERSION\tdoveadm-client\t1\t3\n+\n"} {
+	for minor, want := range map[Minor]string{
+		0: "+\n",
+		3: "VERSION\tdoveadm-client\t1\t4\n+\n",
+		4: "VERSION\tdoveadm-client\t1\t4\n+\n" + StreamHeader,
+	} {
 		nc := &recordedConn{in: bytes.NewReader(appendVersion(nil, serviceWantedByClient, minor))}
 		if err := NewServerConn(nc, 0).Handshake(nil); err != nil {
 			t.Errorf("minor %d: %v", minor, err)
@@ -254,6 +260,8 @@ func TestAppend(t *testing.T) {
 		"1.2":            {2, "\t\twho\n", string(packets("\x00a\t", "L\x04first second\n", "L\x02more\n", "\x00\n-NOUSER\n"))},
 		"1.3":            {3, option + "\t\twho\n", string(packets("\x00a\t", "L\x04first second\n", "L\x02more\n", "\x00\n-NOUSER\n"))},
 		"1.3, no OPTION": {3, "\t\twho\n", string(packets("\x00a\t", "\x00\n-NOUSER\n"))},
+		"1.4":            {4, option + "\t\twho\n", "a\t\x03\xfe\x00L\x04first second\n\x03\xfe\x00\x00\x03\xfe\x00L\x02more\n\x03\xfe\x00\x00\n-NOUSER\n"},
+		"1.4, no OPTION": {4, "\t\twho\n", "a\t\n-NOUSER\n"},
 	}
 	for name, tc := range tests {
 		t.Run(name, func(t *testing.T) {
@@ -308,7 +316,7 @@ func FuzzServerHandshake(f *testing.F) {
 		if diff := cmp.Diff(whole, run(oneByteReader{bytes.NewReader(client)})); diff != "" {
 			t.Errorf("(-whole +byte by byte):\n%s", diff)
 		}
-		if logged := whole.Err == ""; logged != (whole.Login == "\x00doveadm\x00secret") || logged != strings.HasSuffix(whole.Written, "-\n+\n") {
+		if logged := whole.Err == ""; logged != (whole.Login == "\x00doveadm\x00secret") || logged != strings.HasSuffix(strings.TrimSuffix(whole.Written, StreamHeader), "-\n+\n") {
 			t.Errorf("login %q gave %q and wrote %q", whole.Login, whole.Err, whole.Written)
 		}
 		lines := bytes.SplitN(client, []byte{'\n'}, 3)

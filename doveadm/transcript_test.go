@@ -3,10 +3,12 @@ package doveadm
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strconv"
 	"strings"
 	"testing"
@@ -23,6 +25,9 @@ type transcript struct {
 	client []byte   // all bytes of the client
 	server [][]byte // the server's lines and, after the login, packets
 }
+
+// tlsAlert begins what is recorded of the end of a TLS connection.
+var tlsAlert = []byte("\x17\x03\x03")
 
 func loadTranscripts(t testing.TB) []transcript {
 	t.Helper()
@@ -46,9 +51,10 @@ func loadTranscripts(t testing.TB) []transcript {
 			if err != nil {
 				t.Fatalf("%s: %v in %q", file, err, line)
 			}
-			if kind == "C:" {
+			switch {
+			case kind == "C:":
 				tr.client = append(tr.client, data...)
-			} else {
+			case !bytes.HasPrefix([]byte(data), tlsAlert):
 				tr.server = append(tr.server, []byte(data))
 			}
 		}
@@ -60,8 +66,6 @@ func loadTranscripts(t testing.TB) []transcript {
 // notReplayed are the conversations that hold something this package does not
 // speak yet.
 var notReplayed = map[string]string{
-	"starttls":     "STARTTLS",
-	"implicit-tls": "the recording ends with a TLS record",
 	"dsync-server": "a tunnel, not a reply",
 }
 
@@ -100,7 +104,7 @@ func (tr transcript) clientMinor() (Minor, bool) {
 	return parseVersion(bytes.TrimSuffix(line, []byte{'\r'}), serviceWantedByClient)
 }
 
-// demux is a second, simpler reader of the server's packets.
+// demux is a second, simpler reader of what a server of PACKET format wrote.
 func demux(t *testing.T, framed bool, packets [][]byte) (reply, logs []byte) {
 	t.Helper()
 	for _, p := range packets {
@@ -150,6 +154,10 @@ func asSent(items [][]byte) io.Reader {
 	return io.MultiReader(readers...)
 }
 
+// startTLS stands for a TLS handshake: what is recorded is what was said inside
+// TLS. That bytes do not pass from outside to inside has tests of its own.
+func startTLS(nc net.Conn) (net.Conn, error) { return nc, nil }
+
 // outputBehindStatus are the conversations in which the server itself breaks
 // the protocol (rows of a global command on a used connection).
 var outputBehindStatus = []string{"global-after-mail", "who-kick", "who-kick-sessions"}
@@ -174,9 +182,13 @@ func TestTranscriptsInClientRole(t *testing.T) {
 func replayAsClient(t *testing.T, tr transcript, nc *recordedConn, minor Minor, handshake, packets [][]byte, loggedIn bool) {
 	t.Helper()
 	var logs []byte
-	c, err := NewClientConn(nc, ClientOptions{Password: "secret", Minor: minor, OnLog: func(l LogLevel, text string) {
+	o := ClientOptions{Password: "secret", Minor: minor, OnLog: func(l LogLevel, text string) {
 		logs = append(append(append(logs, byte(l)), text...), '\n')
-	}})
+	}}
+	if strings.HasSuffix(tr.name, "starttls") {
+		o.StartTLS = startTLS
+	}
+	c, err := NewClientConn(nc, o)
 	if !loggedIn {
 		refused := len(handshake) > 0 && string(handshake[len(handshake)-1]) == "-\n" && len(handshake) > 2
 		if errors.Is(err, ErrLoginRefused) != refused {
@@ -262,6 +274,7 @@ func replayAsServer(t *testing.T, tr transcript, client io.Reader) {
 	handshake, packets, loggedIn := tr.split()
 	nc := &recordedConn{in: client}
 	s := NewServerConn(nc, 0)
+	s.StartTLS = startTLS
 	auth := func(username, password string) (bool, error) {
 		return username == "doveadm" && password == "secret", nil
 	}
@@ -275,9 +288,13 @@ func replayAsServer(t *testing.T, tr transcript, client io.Reader) {
 	if (err == nil) != loggedIn {
 		t.Fatalf("logged in = %v, got %v", loggedIn, err)
 	}
-	// Our answer is the recorded one but for the announced version.
-	want := string(bytes.Join(handshake, nil))
-	want = strings.Replace(want, "\t1\t2\n", "\t1\t3\n", 1)
+	// Our answer is the recorded one but for the announced version and what
+	// follows from it.
+	want := regexp.MustCompile(`(?m)^(VERSION\t.*\t)\d+$`).ReplaceAllString(string(bytes.Join(handshake, nil)), fmt.Sprintf("${1}%d", MaxMinor))
+	inStream := s.ClientMinor() >= MinorStream
+	if inStream && loggedIn {
+		want += StreamHeader
+	}
 	if got := nc.out.String(); got != want {
 		t.Errorf("handshake written\n%q, recorded\n%q", got, want)
 	}
@@ -314,9 +331,10 @@ func replayAsServer(t *testing.T, tr transcript, client io.Reader) {
 		}
 	}
 
-	// The recorded packets, written by us, are the recorded bytes. Servers
-	// below 1.3 send log lines to everybody; we, as a server of 1.3, send them
-	// to newer clients that asked.
+	// The recorded packets, written by us, are the recorded bytes; for a client
+	// that reads STREAM, which no recorded server writes, what it reads out of
+	// them. Servers below 1.3 send log lines to everybody; we, as a server of
+	// 1.4, send them to newer clients that asked.
 	nc.out.Reset()
 	var out, recorded []byte
 	for _, p := range packets {
@@ -324,7 +342,7 @@ func replayAsServer(t *testing.T, tr transcript, client io.Reader) {
 		case s.ClientMinor() < MinorMultiplex:
 			out = s.AppendReply(out, p)
 		case p[0] == ChannelLog && !s.Logs() && s.ClientMinor() >= MinorExtraFields && bytes.Contains(handshake[0], []byte("\t1\t2\n")):
-			if out = s.AppendLogs(out, p[5:]); len(out) != len(recorded) {
+			if len(s.AppendLogs(out, p[5:])) != len(out) {
 				t.Error("log lines without being asked")
 			}
 			continue
@@ -335,7 +353,12 @@ func replayAsServer(t *testing.T, tr transcript, client io.Reader) {
 		}
 		recorded = append(recorded, p...)
 	}
-	if got, want := string(out), string(recorded); got != want {
+	if inStream {
+		wantReply, wantLogs := demux(t, true, [][]byte{recorded})
+		if got, problem := readStream(StreamHeader + string(out)); problem != "" || got[ChannelReply] != string(wantReply) || got[ChannelLog] != string(wantLogs) {
+			t.Errorf("written %q (%s), recorded\n%q", got, problem, recorded)
+		}
+	} else if got, want := string(out), string(recorded); got != want {
 		t.Errorf("packets written\n%q, recorded\n%q", got, want)
 	}
 	if len(reply) > 0 && !bytes.Contains(reply, []byte{'\n'}) {
@@ -349,7 +372,7 @@ func canonical(client []byte) string {
 	var lines []string
 	for line := range strings.Lines(string(client)) {
 		line = strings.TrimRight(line, "\r\n")
-		if strings.HasPrefix(line, "VERSION\t") || strings.HasPrefix(line, "PLAIN\t") || strings.HasPrefix(line, "\t\tOPTION\t") {
+		if strings.HasPrefix(line, "VERSION\t") || strings.HasPrefix(line, "PLAIN\t") || line == startTLSLine || strings.HasPrefix(line, "\t\tOPTION\t") {
 			continue
 		}
 		line = strings.Replace(line, "Dv", "D", 1)

@@ -16,10 +16,11 @@ const (
 	MinorMultiplex   Minor = 1 // 2.2.33: VERSION reply, framed output with a log channel
 	MinorSTARTTLS    Minor = 2 // 2.3.9
 	MinorExtraFields Minor = 3 // 2.4.0: flag x, OPTION, logs only after log-passthrough
+	MinorStream      Minor = 4 // after 2.4.4, not released yet: output in STREAM format instead of PACKET
 )
 
 // MaxMinor is the highest minor version that this package speaks.
-const MaxMinor = MinorExtraFields
+const MaxMinor = MinorStream
 
 const major = "1"
 

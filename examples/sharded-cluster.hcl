@@ -10,8 +10,13 @@ log {
   format = "json"
 }
 
+# Clients on other hosts have to use TLS; see tls.hcl for more of it.
 listener "main" {
-  address = "10.0.0.10:24245"
+  address = "10.0.0.10:24246"
+  tls {
+    cert_file = "/etc/doveadm-proxy/tls/proxy.crt"
+    key_file  = "/etc/doveadm-proxy/tls/proxy.key"
+  }
 }
 
 # For scripts on this machine, without a password.

@@ -9,8 +9,7 @@
 #
 #   doveadm -o doveadm_password=PASSWORD quota get -u user@example.com -S 127.0.0.1:24245
 #
-# This version does not speak TLS. Stay on the loopback address, or on a network
-# that you trust.
+# Clients on other hosts need TLS: see tls.hcl.
 listener "main" {
   address = "127.0.0.1:24245"
 }

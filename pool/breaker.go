@@ -137,7 +137,7 @@ func (b *breaker) report() {
 	for _, c := range changes {
 		switch from, to := c[0], c[1]; to {
 		case Open:
-			b.log.Error("circuit breaker opened: commands for this backend fail at once", "was", from, "next_try_in", b.open)
+			b.log.Error("circuit breaker opened: commands for this backend fail at once", "was", from.String(), "next_try_in", b.open.String())
 		case HalfOpen:
 			b.log.Info("circuit breaker is half-open: the next command tries the backend")
 		case Closed:

@@ -47,6 +47,9 @@ func TestBackendDownAndUp(t *testing.T) {
 		w.refused(t, ErrBreakerOpen)
 		time.Sleep(time.Second + 1)
 		w.told(t, cannotConnect, cannotConnect, cannotConnect, opened, halfOpened, cannotConnect, opened)
+		if !w.log.has(opened[8:], "backend=mail1", "was=closed", "next_try_in=10s") {
+			t.Errorf("log: %s", w.log.buf.String())
+		}
 
 		c := w.acquire(t, Shared) // a probe
 		w.refused(t, ErrBreakerOpen)
@@ -396,6 +399,25 @@ func TestFullBackend(t *testing.T) {
 	})
 }
 
+// A login is an answer, too.
+func TestFullBackendGreetsOthers(t *testing.T) {
+	inBubble(t, func(b *config.Backend) { b.Breaker.Failures = 1 }, func(t *testing.T, w *world) {
+		w.set(&w.mute, true)
+		a := w.begin(t, Shared)
+		time.Sleep(time.Second)
+		w.set(&w.mute, false)
+		b := w.begin(t, Shared)
+		c := a.got(t) // by the dial for b
+		time.Sleep(4 * time.Second)
+		b.waits(t)
+		if s := w.Stat(); s.NoGreeting != 1 || s.Breaker != Closed {
+			t.Errorf("%+v", s)
+		}
+		c.Release(Reusable)
+		b.got(t).Release(Reusable)
+	})
+}
+
 func TestFullBackendTimeout(t *testing.T) {
 	answering(t, 1, func(t *testing.T, w *world, inUse []*Conn) {
 		a := w.begin(t, Shared)
@@ -426,6 +448,8 @@ func TestFullBackendWithoutConnections(t *testing.T) {
 		if s := w.Stat(); s.Breaker != Closed {
 			t.Errorf("%+v", s)
 		}
+		w.set(&w.mute, false)
+		w.begin(t, Shared).got(t).Release(Reusable) // at once: for what should it wait?
 	})
 }
 

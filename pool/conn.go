@@ -36,6 +36,10 @@ type Conn struct {
 // Release.
 func (c *Conn) Client() *doveadm.ClientConn { return c.link.client }
 
+// Cut closes the connection under whoever uses it, without waiting. It is still
+// to be released. Any goroutine may call it before that.
+func (c *Conn) Cut() { cut(c.link.client) }
+
 // Reused reports whether the connection served a command or was idle before.
 // The loss of such a connection may be its end that the backend had decided
 // earlier, for instance at a reload.

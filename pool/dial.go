@@ -2,77 +2,113 @@ package pool
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"net"
-	"os"
 	"syscall"
 	"time"
 
+	"github.com/hashicorp/go-hclog"
+
 	"github.com/doveadm-proxy/doveadm-proxy/config"
 	"github.com/doveadm-proxy/doveadm-proxy/doveadm"
+	"github.com/doveadm-proxy/doveadm-proxy/internal/tlsconn"
+	"github.com/doveadm-proxy/doveadm-proxy/internal/tlsfiles"
 )
-
-// ErrNoProcess is what a backend without a free process looks like: the kernel
-// accepts the connection and nobody greets. Dovecot's limit is process_limit
-// of the service doveadm, 100 by default.
-var ErrNoProcess = errors.New("connected, but the backend does not greet (has it reached the process_limit of its service doveadm?)")
-
-// ErrBackendLogin is a backend that refuses our name or password.
-var ErrBackendLogin = errors.New("the backend refused the login (username and password of the backend block, doveadm_password of the backend)")
 
 // DialFunc opens a logged-in connection. It must return soon after ctx ends:
 // Close waits for it.
 type DialFunc func(ctx context.Context) (*doveadm.ClientConn, error)
 
-func dialBackend(b config.Backend) DialFunc {
-	return func(ctx context.Context) (*doveadm.ClientConn, error) { return Dial(ctx, b) }
+// dialer opens connections to one backend.
+type dialer struct {
+	backend config.Backend
+	tls     *tlsfiles.Files // nil where TLS is off
 }
 
-// Dial opens a logged-in connection to b.
+func newDialer(b config.Backend, log hclog.Logger) *dialer {
+	d := &dialer{backend: b}
+	if b.TLS.Mode == config.TLSImplicit || b.TLS.Mode == config.TLSStartTLS {
+		name := b.TLS.ServerName
+		if name == "" {
+			name, _, _ = net.SplitHostPort(b.Address)
+		}
+		d.tls = tlsfiles.NewClient(tlsfiles.Client{
+			ServerName: name,
+			CAFile:     b.TLS.CAFile, CertFile: b.TLS.CertFile, KeyFile: b.TLS.KeyFile,
+			Pin:                b.TLS.Pin,
+			InsecureSkipVerify: b.TLS.InsecureSkipVerify,
+		}, log)
+	}
+	return d
+}
+
+// Dial opens a logged-in connection to b. Those of a Pool resume the TLS
+// sessions of others.
 func Dial(ctx context.Context, b config.Backend) (*doveadm.ClientConn, error) {
-	d := net.Dialer{Timeout: b.Timeouts.Connect}
-	nc, err := d.DialContext(ctx, "tcp", b.Address)
+	return newDialer(b, hclog.NewNullLogger()).dial(ctx)
+}
+
+func (d *dialer) dial(ctx context.Context) (*doveadm.ClientConn, error) {
+	nd := net.Dialer{Timeout: d.backend.Timeouts.Connect}
+	nc, err := nd.DialContext(ctx, "tcp", d.backend.Address)
 	if err != nil {
 		return nil, err // names the address and what failed
 	}
-	return login(ctx, nc, b)
+	return d.login(ctx, nc)
 }
 
-// login speaks the handshake on nc, which it closes if it fails.
-func login(ctx context.Context, nc net.Conn, b config.Backend) (*doveadm.ClientConn, error) {
-	if b.Timeouts.Handshake > 0 {
-		nc.SetDeadline(time.Now().Add(b.Timeouts.Handshake))
+// login speaks the handshakes on nc, which it closes if one fails.
+func (d *dialer) login(ctx context.Context, nc net.Conn) (*doveadm.ClientConn, error) {
+	if t := d.backend.Timeouts.Handshake; t > 0 {
+		nc.SetDeadline(time.Now().Add(t))
 	}
-	stop := context.AfterFunc(ctx, func() { nc.Close() })
-	c, err := doveadm.NewClientConn(nc, doveadm.ClientOptions{
-		Username: b.Username,
-		Password: b.Password.Reveal(),
-		Minor:    doveadm.MaxMinor,
+	cut := make(chan struct{})
+	stop := context.AfterFunc(ctx, func() {
+		nc.Close()
+		close(cut)
 	})
+	c, err := d.handshake(nc)
 	if !stop() {
+		<-cut
 		err = context.Cause(ctx)
+	} else if err != nil {
+		err = d.explain(err)
 	}
 	if err != nil {
 		nc.Close()
-		return nil, fmt.Errorf("login at %s: %w", b.Address, explain(err))
+		return nil, fmt.Errorf("login at %s: %w", d.backend.Address, err)
 	}
 	nc.SetDeadline(time.Time{})
 	return c, nil
 }
 
-// explain says what the failure of a handshake means to an operator.
-func explain(err error) error {
-	var h *doveadm.HandshakeError
-	switch {
-	case errors.Is(err, doveadm.ErrLoginRefused):
-		return ErrBackendLogin
-	case !errors.As(err, &h) || h.Phase != doveadm.PhaseGreeting:
-		return err
-	case errors.Is(err, os.ErrDeadlineExceeded):
-		return ErrNoProcess
+func (d *dialer) handshake(nc net.Conn) (*doveadm.ClientConn, error) {
+	o := doveadm.ClientOptions{
+		Username: d.backend.Username,
+		Password: d.backend.Password.Reveal(),
+		Minor:    doveadm.MaxMinor,
 	}
-	return fmt.Errorf("%w (is this the port of its service doveadm, and one without ssl?)", err)
+	switch d.backend.TLS.Mode {
+	case config.TLSImplicit:
+		var err error
+		if nc, err = d.startTLS(nc); err != nil {
+			return nil, &tlsError{err}
+		}
+	case config.TLSStartTLS:
+		o.StartTLS = d.startTLS
+	}
+	return doveadm.NewClientConn(nc, o)
+}
+
+func (d *dialer) startTLS(nc net.Conn) (net.Conn, error) {
+	c, err := d.tls.Config()
+	if err != nil {
+		return nil, err
+	}
+	tc := tls.Client(tlsconn.New(nc, nc), c)
+	return tc, tc.Handshake()
 }
 
 // fullPause is how long a pool does not add connections after its backend
@@ -104,11 +140,15 @@ func (p *Pool) dialOne(epoch uint64) {
 		return
 	}
 	l := newLink(client, epoch, p.limits.MaxLifetime)
+	tc, isTLS := client.NetConn().(*tls.Conn)
 	p.noteAnswer()
 	now := time.Now()
 	p.mu.Lock()
 	p.dialing--
 	p.stat.DialTime += now.Sub(start)
+	if isTLS && tc.ConnectionState().DidResume {
+		p.stat.Resumed++
+	}
 	p.full, p.freed = false, 0
 	p.all[l] = struct{}{}
 	if p.first() == nil {

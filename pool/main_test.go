@@ -93,6 +93,11 @@ func inBubble(t *testing.T, change func(b *config.Backend), test func(t *testing
 	})
 }
 
+// login speaks the handshake on nc.
+func login(ctx context.Context, nc net.Conn, b config.Backend) (*doveadm.ClientConn, error) {
+	return newDialer(b, hclog.NewNullLogger()).login(ctx, nc)
+}
+
 func (w *world) dialer(b config.Backend) DialFunc {
 	return func(ctx context.Context) (*doveadm.ClientConn, error) {
 		w.mu.Lock()
@@ -230,7 +235,7 @@ func run(t *testing.T, c *Conn) {
 	}
 }
 
-// closed returns the reasons for which connections have been closed.
+// closedFor returns why connections have been closed.
 func (w *world) closedFor() map[CloseReason]uint64 { return w.Stat().Closed }
 
 // logLines keeps a log.

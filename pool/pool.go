@@ -14,7 +14,8 @@
 //
 //   - At most max_open connections are being dialled, open or being closed: a
 //     dial starts after the connection whose place it takes has been closed
-//     here. The backend may notice that end later than the new beginning.
+//     here. The backend may notice that end later than the new beginning, and
+//     a command that was abandoned keeps its process until it is done.
 //   - A connection has one owner: the pool, or the one Conn that Acquire
 //     returned, until its Release.
 //   - Commands are served in the order in which they came. Nobody waits while
@@ -99,10 +100,10 @@ type Pool struct {
 // New returns the pool of a backend. Nothing is dialled before it is needed,
 // unless min_idle asks for it. A nil dial uses Dial.
 func New(b config.Backend, dial DialFunc, log hclog.Logger) *Pool {
-	if dial == nil {
-		dial = dialBackend(b)
-	}
 	log = log.With("backend", b.Name)
+	if dial == nil {
+		dial = newDialer(b, log).dial
+	}
 	p := &Pool{
 		name:    b.Name,
 		limits:  b.Pool,
@@ -228,7 +229,7 @@ func (p *Pool) unlock() {
 		p.garbage = nil
 		p.mu.Unlock()
 		for _, l := range garbage {
-			l.client.Close()
+			l.close()
 		}
 		p.mu.Lock()
 		p.closing -= len(garbage)
@@ -300,7 +301,7 @@ func (p *Pool) cut() int {
 	}
 	p.mu.Unlock()
 	for _, l := range links {
-		l.client.Close()
+		cut(l.client)
 	}
 	return len(links)
 }

@@ -11,6 +11,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/doveadm-proxy/doveadm-proxy/config"
+	"github.com/doveadm-proxy/doveadm-proxy/doveadm"
 )
 
 func TestMostRecentlyUsedFirst(t *testing.T) {
@@ -64,6 +65,21 @@ func TestFirstComeFirstServed(t *testing.T) {
 		if s := w.Stat(); s.Dials != 1 || s.Waits != 5 || s.WaitTime != (1+2+3)*time.Second {
 			t.Errorf("%+v", s)
 		}
+	})
+}
+
+// One who gives up at the moment when he is served has the connection: nobody
+// else knows of it.
+func TestServedWhileGivingUp(t *testing.T) {
+	inBubble(t, func(b *config.Backend) { b.Pool.MaxOpen = 1 }, func(t *testing.T, w *world) {
+		c := w.acquire(t, Shared)
+		a := w.begin(t, Shared)
+		c.tell(nil)
+		w.Pool.mu.Lock() // Release, with a surprise under the lock
+		a.cancel()
+		w.rest(c.link, time.Now())
+		w.unlock()
+		a.got(t).Release(Reusable)
 	})
 }
 
@@ -141,6 +157,19 @@ func TestIdleTimeout(t *testing.T) {
 		if diff := cmp.Diff(map[CloseReason]uint64{closedIdle: 2}, w.closedFor()); diff != "" {
 			t.Error(diff)
 		}
+	})
+}
+
+// What should have been closed is not handed out if the sweep is late.
+func TestSweepIsLate(t *testing.T) {
+	inBubble(t, nil, func(t *testing.T, w *world) {
+		w.acquire(t, Shared).Release(Reusable)
+		w.idle[0].until = time.Now()
+		c := w.acquire(t, Shared)
+		if c.Reused() {
+			t.Error("got a connection whose time is over")
+		}
+		c.Release(Reusable)
 	})
 }
 
@@ -420,18 +449,28 @@ func TestRetireDuringDial(t *testing.T) {
 }
 
 func TestBytesBehindTheStatus(t *testing.T) {
-	inBubble(t, nil, func(t *testing.T, w *world) {
-		c := w.acquire(t, Shared)
-		w.srv.Conns()[0].Status("+")
-		w.srv.Conns()[0].Status("-NOUSER")
-		if _, err := c.Client().ReadChunk(); err != nil {
-			t.Fatal(err)
-		}
-		c.Release(Reusable) // the second packet is in its buffer
-		if s := w.Stat(); s.Idle != 0 || s.Closed[closedUnclean] != 1 {
-			t.Errorf("%+v", s)
-		}
-	})
+	packet := func(data string) string {
+		return string(doveadm.AppendPacket(nil, doveadm.ChannelReply, []byte(data)))
+	}
+	for name, sent := range map[string]string{
+		"a packet":       packet("\n+\n") + packet("\n-NOUSER\n"),
+		"half a header":  packet("\n+\n") + "\x00\x00",
+		"half an escape": doveadm.StreamHeader + "\n+\n\x03",
+	} {
+		t.Run(name, func(t *testing.T) {
+			inBubble(t, nil, func(t *testing.T, w *world) {
+				c := w.acquire(t, Shared)
+				w.srv.Conns()[0].Raw([]byte(sent))
+				if chunk, err := c.Client().ReadChunk(); err != nil || string(chunk.Data) != "\n+\n" {
+					t.Fatalf("%q, %v", chunk.Data, err)
+				}
+				c.Release(Reusable) // the rest is in its buffer
+				if s := w.Stat(); s.Idle != 0 || s.Closed[closedUnclean] != 1 {
+					t.Errorf("%+v", s)
+				}
+			})
+		})
+	}
 }
 
 func TestReleaseClearsDeadlines(t *testing.T) {
@@ -493,7 +532,7 @@ func TestCloseWaits(t *testing.T) {
 }
 
 func TestCloseCuts(t *testing.T) {
-	inBubble(t, nil, func(t *testing.T, w *world) {
+	inBubble(t, func(b *config.Backend) { b.Breaker.Failures = 1 }, func(t *testing.T, w *world) {
 		c := w.acquire(t, Shared)
 		ctx, cancel := context.WithTimeoutCause(t.Context(), time.Minute, errors.New("drained long enough"))
 		defer cancel()
@@ -505,8 +544,8 @@ func TestCloseCuts(t *testing.T) {
 		if _, err := c.Client().Do(t.Context(), &quota); err == nil {
 			t.Error("a connection works after it was cut")
 		}
-		c.Release(Failed)
-		if s := w.Stat(); s.InUse != 0 {
+		c.Release(Failed) // which is not the backend's fault
+		if s := w.Stat(); s.InUse != 0 || s.BreakerOpened != 0 {
 			t.Errorf("%+v", s)
 		}
 	})

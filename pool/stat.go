@@ -40,6 +40,7 @@ type Stat struct {
 	RejectedByBreaker uint64
 	Dials             uint64
 	DialTime          time.Duration // of the successful ones
+	Resumed           uint64        // of Dials: took up an earlier TLS session
 	DialErrors        uint64
 	NoGreeting        uint64 // of DialErrors: accepted, never greeted
 	BreakerOpened     uint64

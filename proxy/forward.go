@@ -22,7 +22,6 @@ type result struct {
 	outcome outcome
 	status  doveadm.Status // that the client got
 	shard   string
-	route   string
 	backend string
 	reason  string // of anything but an answer
 	wait    time.Duration
@@ -84,10 +83,11 @@ func (t *task) forward(snap *snapshot) (keep bool, err error) {
 		t.res.outcome, t.res.reason = refused.outcome, refused.reason
 		return t.answer(refused.code), nil
 	}
-	use := pool.Shared
+	wanted := pool.Shared
 	if t.request.info.Kind == doveadm.GlobalCommand || t.request.info.Tunnel {
-		use = pool.Fresh
+		wanted = pool.Fresh
 	}
+	use := wanted
 	backends := snap.shards[t.res.shard]
 	var visited []string // addresses, once referrals begin
 	for {
@@ -126,7 +126,7 @@ func (t *task) forward(snap *snapshot) (keep bool, err error) {
 				t.res.reason = fmt.Sprintf("backend %s refers to %s: %v", from.Name(), printable(rl.referral), err)
 				return t.answer(doveadm.CodeTempFail), nil
 			}
-			backends, use = []backend{next}, pool.Shared
+			backends, use = []backend{next}, wanted
 			continue
 		}
 		return v == finished, nil
@@ -139,7 +139,7 @@ func (t *task) route(snap *snapshot) *refusal {
 	if user == "" {
 		// No user, no route; where there is one shard none is needed.
 		if shard, ok := snap.only(); ok {
-			t.res.shard, t.res.route = shard, "only shard"
+			t.res.shard = shard
 			return nil
 		}
 		if info.Kind == doveadm.GlobalCommand {
@@ -154,7 +154,7 @@ func (t *task) route(snap *snapshot) *refusal {
 	case err != nil:
 		return &refusal{noRoute, doveadm.CodeTempFail, err.Error()}
 	}
-	t.res.shard, t.res.route = decision.Shard, decision.Route
+	t.res.shard = decision.Shard
 	return nil
 }
 
@@ -178,6 +178,9 @@ func (t *task) acquire(backends []backend, use pool.Use) (release func(), c *poo
 		}
 		release()
 		err = fmt.Errorf("backend %s: %w", b.Name(), err)
+		if errors.Is(err, pool.ErrClosed) {
+			break // replaced by a reload, which is no reason for the next one
+		}
 	}
 	return release, nil, backend{}, err
 }
@@ -225,9 +228,9 @@ func (t *task) finish(rl *relay) verdict {
 		after = pool.Reusable
 	}
 	rl.release(after)
-	if rl.referral != "" {
+	if status.Code == doveadm.CodeReferral {
 		if !t.out.started && rl.bytes == 0 {
-			t.out.buf = t.out.buf[:0]
+			t.out.forget()
 			return refer
 		}
 		// Rows have been passed on that another server would send again.
@@ -265,6 +268,12 @@ func (t *task) interrupted(rl *relay, err error) verdict {
 		t.res.outcome, t.res.reason = clientGone, t.out.err.Error()
 		return over
 	}
+	if t.session.wasCut() {
+		rl.release(pool.Abandoned)
+		t.out.abandon()
+		t.res.outcome, t.res.reason = clientGone, "shutting down"
+		return over
+	}
 	before := !rl.replied
 	var refused *refusal
 	switch {
@@ -275,13 +284,17 @@ func (t *task) interrupted(rl *relay, err error) verdict {
 			return finished
 		}
 		return over
+	case rl.stuck.Load():
+		rl.release(pool.Failed)
+		t.res.outcome = timedOut
+		t.res.reason = fmt.Sprintf("backend %s took nothing of the command for %s (timeouts.write)", t.res.backend, rl.from.timeouts.Write)
 	case errors.Is(err, os.ErrDeadlineExceeded):
 		rl.release(pool.Failed)
 		t.res.outcome = timedOut
 		t.res.reason = fmt.Sprintf("backend %s did not answer within %s (timeouts.reply)", t.res.backend, rl.from.timeouts.Reply)
-	case before && rl.mayRepeat:
+	case before && rl.mayRepeat && !t.out.started:
 		rl.release(pool.Abandoned)
-		t.out.buf = t.out.buf[:0]
+		t.out.forget()
 		return repeat
 	case before && closedByPeer(err):
 		// So Dovecot answers a bad search query, too.

@@ -7,10 +7,12 @@ import (
 	"io/fs"
 	"net"
 	"os"
+	"strings"
 	"sync/atomic"
 	"time"
 
 	"github.com/doveadm-proxy/doveadm-proxy/config"
+	"github.com/doveadm-proxy/doveadm-proxy/internal/tlsfiles"
 )
 
 // cancelled is a context that is over.
@@ -24,21 +26,65 @@ var cancelled = func() context.Context {
 // address may not.
 type listener struct {
 	net.Listener
-	settings atomic.Pointer[config.Listener]
+	settings atomic.Pointer[listenerSettings]
 	sessions atomic.Int64
 	running  bool // an accept loop was started; guarded by Proxy.mu
 }
 
-func (l *listener) config() *config.Listener { return l.settings.Load() }
+// listenerSettings are a listener block and what it needs. They do not change.
+type listenerSettings struct {
+	config.Listener
+	tls *tlsfiles.Files // nil without TLS
+}
+
+// listenerSettings makes the settings of the listeners of cfg, in their order.
+// Where the files of TLS are the same as before, what was made of them stays:
+// clients can resume their sessions.
+func (p *Proxy) listenerSettings(cfg *config.Config) []*listenerSettings {
+	before := make(map[string]*listenerSettings)
+	p.mu.Lock()
+	for key, l := range p.listeners {
+		before[key] = l.settings.Load()
+	}
+	p.mu.Unlock()
+	var all []*listenerSettings
+	for _, c := range cfg.Listeners {
+		set, was := &listenerSettings{Listener: c}, before[listenerKey(c)]
+		switch {
+		case c.TLS.Mode == "":
+		case was != nil && was.tls != nil && sameFiles(was.TLS, c.TLS):
+			set.tls = was.tls
+		default:
+			set.tls = tlsfiles.NewServer(tlsfiles.Server{
+				CertFile: c.TLS.CertFile, KeyFile: c.TLS.KeyFile, ClientCAFile: c.TLS.ClientCAFile,
+			}, p.log.With("listener", c.Name))
+		}
+		all = append(all, set)
+	}
+	return all
+}
+
+func sameFiles(a, b config.ListenerTLS) bool {
+	a.Mode = b.Mode
+	return a == b
+}
+
+func (l *listener) config() *config.Listener { return &l.settings.Load().Listener }
 
 func (l *listener) key() string { return listenerKey(*l.config()) }
 
-// listenerKey is what makes two listener blocks the same socket.
-func listenerKey(c config.Listener) string { return c.Network + ":" + c.Address }
+// listenerKey is what makes two listener blocks the same socket. Port 0 is
+// another port for each.
+func listenerKey(c config.Listener) string {
+	if c.Network == "tcp" && strings.HasSuffix(c.Address, ":0") {
+		return c.Name + " " + c.Address
+	}
+	return c.Network + ":" + c.Address
+}
 
 // configure takes the settings of a reloaded block.
-func (l *listener) configure(c config.Listener) {
-	was := l.settings.Swap(&c)
+func (l *listener) configure(c *listenerSettings) {
+	was := l.settings.Swap(c)
 	if c.Network == "unix" && c.Mode != was.Mode {
 		os.Chmod(c.Address, c.Mode)
 	}
@@ -47,9 +93,9 @@ func (l *listener) configure(c config.Listener) {
 // close stops accepting. Sessions go on.
 func (l *listener) close() { l.Close() }
 
-// openListeners opens the listeners of cfg that are not open yet: all, or none
-// if one of them fails.
-func (p *Proxy) openListeners(cfg *config.Config) ([]*listener, error) {
+// openListeners opens those listeners that are not open yet: all, or none if
+// one of them fails.
+func (p *Proxy) openListeners(settings []*listenerSettings) ([]*listener, error) {
 	p.mu.Lock()
 	have := make(map[string]bool)
 	for key := range p.listeners {
@@ -59,17 +105,17 @@ func (p *Proxy) openListeners(cfg *config.Config) ([]*listener, error) {
 
 	var opened []*listener
 	var errs []error
-	for _, c := range cfg.Listeners {
-		if have[listenerKey(c)] {
+	for _, set := range settings {
+		if have[listenerKey(set.Listener)] {
 			continue
 		}
-		nl, err := p.open(c)
+		nl, err := p.open(set.Listener)
 		if err != nil {
-			errs = append(errs, fmt.Errorf("listener %q: %w", c.Name, err))
+			errs = append(errs, fmt.Errorf("listener %q: %w", set.Name, err))
 			continue
 		}
 		l := &listener{Listener: nl}
-		l.settings.Store(&c)
+		l.settings.Store(set)
 		opened = append(opened, l)
 	}
 	if len(errs) > 0 {
@@ -142,7 +188,11 @@ func (l unixListener) Close() error {
 func (p *Proxy) accept(l *listener) {
 	if !l.running {
 		l.running = true
-		p.log.Info("listening", "listener", l.config().Name, "address", l.Addr())
+		log := p.log.With("listener", l.config().Name, "address", l.Addr())
+		if mode := l.config().TLS.Mode; mode != "" {
+			log = log.With("tls", mode)
+		}
+		log.Info("listening")
 		p.accepting.Go(func() { p.acceptLoop(l) })
 	}
 }
@@ -207,8 +257,8 @@ func peerName(nc net.Conn) string {
 	return "local"
 }
 
-// probe connects to addr and reads until the peer shows a sign of life: a
-// byte, or that it closes. A VERSION line makes it greet.
+// probe connects to addr, has nothing to say, and reads until the peer shows a
+// sign of life: that it closes.
 func probe(ctx context.Context, addr net.Addr) error {
 	nc, err := new(net.Dialer).DialContext(ctx, addr.Network(), addr.String())
 	if err != nil {
@@ -218,12 +268,10 @@ func probe(ctx context.Context, addr net.Addr) error {
 	if deadline, ok := ctx.Deadline(); ok {
 		nc.SetDeadline(deadline)
 	}
-	if _, err := nc.Write([]byte("VERSION\tdoveadm-server\t1\t0\n")); err != nil {
-		return err
-	}
+	closeWrite(nc)
 	var b [1]byte
 	if _, err := nc.Read(b[:]); errors.Is(err, os.ErrDeadlineExceeded) {
-		return fmt.Errorf("%s does not greet: %w", addr, err)
+		return fmt.Errorf("%s does not answer: %w", addr, err)
 	}
 	return nil
 }

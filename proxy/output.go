@@ -18,6 +18,7 @@ type output struct {
 	column  *userColumn     // nil: output passes as it is
 	buf     []byte
 	started bool // something has been sent or spooled
+	midLine bool // the log channel stands inside a line
 	spool   *spool
 	err     error // the client is gone, or over a limit
 }
@@ -48,6 +49,9 @@ func (o *output) reply(output, end []byte) {
 	if o.column != nil {
 		output = o.column.insert(output)
 	}
+	if len(end) > 0 {
+		o.endLine()
+	}
 	switch {
 	case len(output) == 0 && len(end) == 0:
 	case len(end) == 0:
@@ -60,9 +64,21 @@ func (o *output) reply(output, end []byte) {
 	}
 }
 
-func (o *output) logs(data []byte) { o.buf = o.wire().AppendLogs(o.buf, data) }
+func (o *output) logs(data []byte) {
+	o.buf = o.wire().AppendLogs(o.buf, data)
+	o.midLine = data[len(data)-1] != '\n'
+}
+
+// endLine ends a line of the log channel that a backend has not ended. What
+// comes next is not its text.
+func (o *output) endLine() {
+	if o.midLine {
+		o.logs([]byte{'\n'})
+	}
+}
 
 func (o *output) log(level doveadm.LogLevel, text string) {
+	o.endLine()
 	o.buf = o.wire().AppendLog(o.buf, level, logPrefix+text)
 }
 
@@ -70,7 +86,16 @@ func (o *output) pad(scan *doveadm.ReplyScanner, columns int) {
 	o.reply(scan.AppendPadding(nil, columns), nil)
 }
 
-func (o *output) end(status doveadm.Status) { o.buf = o.wire().AppendEnd(o.buf, status) }
+func (o *output) end(status doveadm.Status) {
+	o.endLine()
+	o.buf = o.wire().AppendEnd(o.buf, status)
+}
+
+// forget drops what has been gathered and not been sent.
+func (o *output) forget() {
+	o.buf = o.buf[:0]
+	o.midLine = o.midLine && o.started
+}
 
 func (o *output) flushIfFull() error {
 	if len(o.buf) < flushSize {
@@ -102,6 +127,10 @@ func (o *output) flush() error {
 	o.started = true
 	rest := o.buf
 	if o.spool == nil && o.myTurn() {
+		if o.task.session.broken.Load() {
+			o.err = errSessionOver
+			return o.err
+		}
 		rest, o.err = trySend(o.task.session.nc, rest)
 	}
 	if len(rest) > 0 && o.err == nil {

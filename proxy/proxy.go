@@ -71,7 +71,7 @@ func New(cfg *config.Config, o Options) (*Proxy, error) {
 	if err != nil {
 		return nil, err
 	}
-	opened, err := p.openListeners(cfg)
+	opened, err := p.openListeners(p.listenerSettings(cfg))
 	if err != nil {
 		snap.discard(nil)
 		return nil, err
@@ -116,7 +116,8 @@ func (p *Proxy) Reload(cfg *config.Config) error {
 	if err != nil {
 		return err
 	}
-	opened, err := p.openListeners(cfg)
+	settings := p.listenerSettings(cfg)
+	opened, err := p.openListeners(settings)
 	if err != nil {
 		snap.discard(old)
 		return err
@@ -132,13 +133,13 @@ func (p *Proxy) Reload(cfg *config.Config) error {
 		return errors.New("the proxy is shutting down")
 	}
 	var closing []*listener
-	wanted := make(map[string]config.Listener)
-	for _, l := range cfg.Listeners {
-		wanted[listenerKey(l)] = l
+	wanted := make(map[string]*listenerSettings)
+	for _, set := range settings {
+		wanted[listenerKey(set.Listener)] = set
 	}
 	for key, l := range p.listeners {
-		if c, ok := wanted[key]; ok {
-			l.configure(c)
+		if set, ok := wanted[key]; ok {
+			l.configure(set)
 		} else {
 			closing = append(closing, l)
 			delete(p.listeners, key)

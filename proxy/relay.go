@@ -3,6 +3,7 @@ package proxy
 import (
 	"errors"
 	"fmt"
+	"os"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -35,6 +36,7 @@ type relay struct {
 	sending   sync.WaitGroup // the goroutine that writes the input
 	stopped   atomic.Bool    // it shall write no more
 	inputDone bool           // all of it has been written, or there is none
+	stuck     atomic.Bool    // the backend took nothing for timeouts.write
 }
 
 func (r *relay) client() *doveadm.ClientConn { return r.conn.Client() }
@@ -53,6 +55,11 @@ func (r *relay) send() error {
 	t := r.task
 	r.inputDone = t.input == nil
 	cmd := t.cmd
+	if t.request.userColumn {
+		if _, ok := t.request.columns(r.client().ServerMinor()); !ok {
+			return t.request.unknownColumns()
+		}
+	}
 	if t.input != nil {
 		if err := r.prepareInput(&cmd); err != nil {
 			return err
@@ -63,6 +70,7 @@ func (r *relay) send() error {
 		if errors.Is(err, doveadm.ErrLineTooLong) {
 			return &refusal{denied, doveadm.CodeUsage, fmt.Sprintf("the command is longer than %d bytes as the backend reads it", doveadm.MaxLine)}
 		}
+		r.noteStuck(err)
 		return err
 	}
 	switch {
@@ -72,6 +80,9 @@ func (r *relay) send() error {
 		r.deadline()
 		_, err := r.client().NetConn().Write(t.input.memory)
 		r.inputDone = err == nil
+		if r.noteStuck(err) {
+			return err
+		}
 	default:
 		r.sending.Go(r.sendInput)
 	}
@@ -83,6 +94,15 @@ func (r *relay) deadline() {
 	if w := r.from.timeouts.Write; w > 0 {
 		r.client().NetConn().SetWriteDeadline(time.Now().Add(w))
 	}
+}
+
+// noteStuck reports whether err is the end of timeouts.write.
+func (r *relay) noteStuck(err error) bool {
+	if !errors.Is(err, os.ErrDeadlineExceeded) {
+		return false
+	}
+	r.stuck.Store(true)
+	return true
 }
 
 var errInputStopped = errors.New("the backend answered before the end of the input")
@@ -102,6 +122,10 @@ func (r *relay) sendInput() {
 		return err
 	})
 	r.inputDone = err == nil
+	if !r.stopped.Load() && r.noteStuck(err) {
+		// Who takes nothing will not answer either: run waits no longer.
+		r.client().NetConn().SetReadDeadline(time.Unix(1, 0))
+	}
 }
 
 // stopInput ends sendInput. Nothing is written behind a status.
@@ -113,6 +137,11 @@ func (r *relay) stopInput() {
 	r.client().NetConn().SetWriteDeadline(time.Unix(1, 0))
 	r.sending.Wait()
 	r.client().NetConn().SetWriteDeadline(time.Time{})
+	if !r.inputDone {
+		// It is of no more use, and TLS would wait to tell a backend that does
+		// not read.
+		r.conn.Cut()
+	}
 }
 
 // prepareInput makes sure that the backend will read the input: it would take
@@ -207,8 +236,10 @@ func (r *relay) run() error {
 }
 
 // reply takes bytes of channel 0. A chunk that can be passed on as it is stays
-// whole; the LF that ends the output waits for the status, so that log lines
-// still fit in between.
+// whole: a field of one packet goes on in one. (A backend of version 1.4 sends
+// no packets. Its chunks are what has arrived, and end where the network or the
+// reader cut them.) The LF that ends the output waits for the status, so that
+// log lines still fit in between.
 func (r *relay) reply(data []byte) error {
 	endedBefore := r.scan.OutputEnded()
 	n, consumed, err := r.scan.Scan(data)

@@ -90,9 +90,15 @@ func (r *request) normalize(m doveadm.Minor) *refusal {
 		return nil
 	}
 	if _, ok := r.info.Columns(r.cmd.Args); !ok {
-		return &refusal{denied, doveadm.CodeUsage, r.cmd.Name + " for several users: the number of columns is not known, so the user name cannot be put in front of each row"}
+		return r.unknownColumns()
 	}
 	return nil
+}
+
+// unknownColumns is the answer to a client that expects the user name in front
+// of rows of which nobody can say where they begin.
+func (r *request) unknownColumns() *refusal {
+	return &refusal{denied, doveadm.CodeUsage, r.cmd.Name + " for several users: the number of columns is not known, so the user name cannot be put in front of each row"}
 }
 
 // readExtra reads proxy-ttl, decrements it, and looks at the forward fields.

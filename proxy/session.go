@@ -15,7 +15,9 @@ import (
 
 	"github.com/hashicorp/go-hclog"
 
+	"github.com/doveadm-proxy/doveadm-proxy/config"
 	"github.com/doveadm-proxy/doveadm-proxy/doveadm"
+	"github.com/doveadm-proxy/doveadm-proxy/internal/tlsconn"
 	"github.com/doveadm-proxy/doveadm-proxy/pool"
 )
 
@@ -24,7 +26,9 @@ import (
 type session struct {
 	proxy    *Proxy
 	listener *listener
-	nc       net.Conn
+	settings *listenerSettings // of the listener when the session began
+	socket   net.Conn          // as accepted
+	records  *tlsconn.Socket   // of TLS; nil without it
 	wire     *doveadm.ServerConn
 	log      hclog.Logger
 	client   string // who logged in
@@ -35,6 +39,10 @@ type session struct {
 	tasks    sync.WaitGroup // those that run beside each other
 	running  atomic.Int64   // how many of them there are
 	broken   atomic.Bool    // no further reply is to be written
+
+	// nc is what the session speaks on: the socket, or TLS on it. It changes in
+	// the handshake only, where mu guards it against endWhenIdle.
+	nc net.Conn
 
 	// mu guards what follows.
 	mu       sync.Mutex
@@ -58,10 +66,10 @@ func newSession(p *Proxy, l *listener, nc net.Conn) *session {
 	return &session{
 		proxy:    p,
 		listener: l,
+		settings: l.settings.Load(),
+		socket:   nc,
 		nc:       nc,
-		wire:     doveadm.NewServerConn(nc, 0),
 		log:      p.log.With("session", p.nextID.Add(1), "peer", peerName(nc)),
-		backends: make(map[*task]*pool.Conn),
 	}
 }
 
@@ -81,9 +89,10 @@ func (s *session) reportPanic() {
 	}
 }
 
-// forget closes the connection and takes the session out of the books.
+// forget closes the connection and takes the session out of the books. What
+// there was to say before that has been said by linger.
 func (s *session) forget() {
-	s.nc.Close()
+	s.socket.Close()
 	s.tasks.Wait()
 	p := s.proxy
 	p.mu.Lock()
@@ -108,13 +117,16 @@ func (s *session) handshake() error {
 
 	authenticate := func(username, password string) (bool, error) {
 		s.client = username
+		if err := s.mayLogIn(); err != nil {
+			return false, err
+		}
 		return s.proxy.snapshot.Load().verifier.Verify(ctx, username, password)
 	}
-	if trusted := s.listener.config().Client; trusted != "" {
-		s.client = trusted
+	if s.settings.Client != "" {
+		s.client = s.settings.Client
 		authenticate = nil
 	}
-	err := s.wire.Handshake(authenticate)
+	err := s.greet(authenticate)
 	if err == nil {
 		s.mu.Lock()
 		s.reading = false
@@ -127,11 +139,38 @@ func (s *session) handshake() error {
 	return err
 }
 
+// greet speaks the handshakes, that of TLS first where the listener wants it so.
+func (s *session) greet(authenticate func(username, password string) (bool, error)) error {
+	nc, mode := s.socket, s.settings.TLS.Mode
+	if mode == config.TLSImplicit {
+		var err error
+		if nc, err = s.startTLS(nc); err != nil {
+			return err
+		}
+	}
+	s.wire = doveadm.NewServerConn(nc, 0)
+	if mode == config.TLSStartTLS || mode == config.TLSStartTLSRequired {
+		s.wire.StartTLS = s.startTLS
+	}
+	return s.wire.Handshake(authenticate)
+}
+
 func (s *session) handshakeFailed(err error, deadline time.Time) {
 	var bad *doveadm.ProtocolError
+	var inTLS *tlsFailure
+	var inClear *clearTextRefused
 	switch {
 	case errors.Is(err, doveadm.ErrLoginFailed):
 		s.log.Warn("login failed: wrong name or password", "client", printable(s.client))
+	case errors.As(err, &inClear):
+		s.log.Warn("login refused", "client", printable(s.client), "reason", inClear.reason)
+	case errors.As(err, &inTLS) && inTLS.isOver():
+		s.log.Debug("handshake failed", "reason", err)
+		return
+	case errors.As(err, &inTLS):
+		s.log.Warn("handshake failed", "reason", inTLS.explain())
+		s.linger() // for the client to read the alert
+		return
 	case errors.As(err, &bad):
 		s.log.Warn("handshake failed", "reason", bad.What)
 	case errors.Is(err, os.ErrDeadlineExceeded), errors.Is(err, context.DeadlineExceeded):
@@ -161,6 +200,12 @@ func (s *session) serveCommands() {
 		*t = task{session: s, cmd: t.cmd}
 		t.out.task = t
 		err := s.wire.ReadCommand(&t.cmd)
+		if errors.Is(err, os.ErrDeadlineExceeded) && s.running.Load() > 0 {
+			// Who waits for replies is not idle. What has been read of a
+			// line is kept.
+			s.waitForTasks()
+			continue
+		}
 		if !s.begin(err) {
 			return
 		}
@@ -186,7 +231,7 @@ func (s *session) serveCommands() {
 // ahead. It reports whether the session goes on.
 func (s *session) dispatch(t *task) bool {
 	depth := max(s.proxy.snapshot.Load().clients[s.client].PipelineDepth, 1)
-	ahead := s.wire.Pipelined() && depth > 1
+	ahead := depth > 1 && s.pipelined()
 	if t.request.info.Tunnel || !ahead && s.running.Load() == 0 {
 		s.waitForTasks()
 		keep := s.runAlone(t)
@@ -200,6 +245,15 @@ func (s *session) dispatch(t *task) bool {
 	t.cmd = doveadm.Command{} // its slices belong to the other one now
 	s.runBeside(beside, depth)
 	return true
+}
+
+// pipelined reports whether the client has sent more than what was read.
+func (s *session) pipelined() bool {
+	if s.wire.Pipelined() || s.records == nil {
+		return s.wire.Pipelined()
+	}
+	// A client may send each command in a record of its own.
+	return s.records.Now(s.wire.ReadAhead) == nil
 }
 
 // mayRead prepares for the next command and reports whether there shall be
@@ -222,6 +276,10 @@ func (s *session) mayRead() bool {
 func (s *session) begin(err error) bool {
 	s.mu.Lock()
 	s.reading = false
+	if err == nil {
+		// idle_timeout is over commands, not over input and tunnels.
+		s.nc.SetReadDeadline(time.Time{})
+	}
 	gone, ending := s.gone, s.ending || s.gone
 	s.mu.Unlock()
 	if err == nil {
@@ -241,6 +299,7 @@ func (s *session) begin(err error) bool {
 		s.log.Debug("session closed by client")
 	case errors.Is(err, os.ErrDeadlineExceeded):
 		s.log.Info("session closed", "reason", "idle_timeout", "client", s.client)
+		closeWrite(s.nc)
 	case errors.Is(err, doveadm.ErrNoCommand), errors.Is(err, doveadm.ErrNUL), errors.As(err, &flag):
 		s.refuseLine("doveadm client: " + err.Error())
 	case errors.Is(err, doveadm.ErrLineTooLong):
@@ -263,21 +322,36 @@ func (s *session) refuseLine(text string) {
 // logPrefix begins the log lines that clients get from the proxy itself.
 const logPrefix = "doveadm-proxy: "
 
-// write sends p within write_timeout.
+// writePiece is what a client has write_timeout to take, so that a slow one is
+// not taken for one that takes nothing.
+const writePiece = 16 << 10
+
+// write sends p, each piece of it within write_timeout.
 func (s *session) write(p []byte) error {
-	if len(p) == 0 {
-		return nil
+	timeout := s.proxy.snapshot.Load().config.Limits.WriteTimeout
+	for len(p) > 0 {
+		n := min(len(p), writePiece)
+		s.nc.SetWriteDeadline(time.Now().Add(timeout))
+		if _, err := s.nc.Write(p[:n]); err != nil {
+			return explainWrite(err, timeout)
+		}
+		p = p[n:]
 	}
-	s.nc.SetWriteDeadline(time.Now().Add(s.proxy.snapshot.Load().config.Limits.WriteTimeout))
-	_, err := s.nc.Write(p)
+	return nil
+}
+
+// explainWrite names the limit that a write to a client ran into.
+func explainWrite(err error, timeout time.Duration) error {
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		return fmt.Errorf("the client took nothing for %s (limits.write_timeout)", timeout)
+	}
 	return err
 }
 
 // linger ends the connection so that the client reads everything that was
 // written: closing with unread bytes would send a reset, which overtakes them.
 func (s *session) linger() {
-	half, ok := s.nc.(interface{ CloseWrite() error })
-	if !ok || half.CloseWrite() != nil {
+	if closeWrite(s.nc) != nil {
 		return
 	}
 	s.mu.Lock()
@@ -297,15 +371,22 @@ func (s *session) endWhenIdle() {
 	}
 }
 
-// cut ends the session in the middle of what it does.
+// cut ends the session in the middle of what it does, without waiting.
 func (s *session) cut() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.gone = true
-	s.nc.Close()
+	s.socket.Close()
 	for _, c := range s.backends {
-		c.Client().Close()
+		c.Cut()
 	}
+}
+
+// wasCut reports whether the session has been cut.
+func (s *session) wasCut() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.gone
 }
 
 // hold remembers the connection that runs a task, so that cut reaches it. It
@@ -313,6 +394,9 @@ func (s *session) cut() {
 func (s *session) hold(t *task, c *pool.Conn) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.backends == nil {
+		s.backends = make(map[*task]*pool.Conn)
+	}
 	s.backends[t] = c
 	return !s.gone
 }

@@ -62,7 +62,7 @@ type spool struct {
 	memory   []byte        // comes before what is in the file
 	file     *os.File      // nil until memory is full
 	begin    int64         // of the unread part of the file
-	end      int64         // of the written part
+	end      int64         // of the written part, and what it takes of the budget
 	finished bool          // nothing more is written
 	writing  bool          // the goroutine writes to the client
 	err      error
@@ -107,8 +107,13 @@ func (s *spool) write(p []byte) error {
 		}
 		s.file = f
 	}
-	if s.begin == s.end {
+	if s.end > 0 && s.begin == s.end {
 		// All read: begin anew, so that the file does not grow for ever.
+		if err := s.file.Truncate(0); err != nil {
+			s.budget.used.Add(-int64(len(p)))
+			return fmt.Errorf("limits.spool_dir: %w", err)
+		}
+		s.budget.used.Add(-s.end)
 		s.begin, s.end = 0, 0
 	}
 	at := s.end
@@ -156,7 +161,7 @@ var errAbandoned = errors.New("reply abandoned")
 
 // release gives disk and budget back.
 func (s *spool) release() {
-	s.budget.used.Add(-(s.end - s.begin))
+	s.budget.used.Add(-s.end)
 	if s.file != nil {
 		s.file.Close()
 	}
@@ -194,21 +199,28 @@ func (s *spool) drain() {
 
 func (s *spool) send(p []byte) error {
 	nc := s.session.nc
-	s.mu.Lock()
-	err := s.err
-	if err == nil {
-		s.writing = true
-		nc.SetWriteDeadline(time.Now().Add(s.writeTimeout))
+	for len(p) > 0 {
+		n := min(len(p), writePiece)
+		s.mu.Lock()
+		err := s.err
+		if err == nil {
+			s.writing = true
+			nc.SetWriteDeadline(time.Now().Add(s.writeTimeout))
+		}
+		s.mu.Unlock()
+		if err != nil {
+			return err
+		}
+		_, err = nc.Write(p[:n])
+		s.mu.Lock()
+		s.writing = false
+		s.mu.Unlock()
+		if err != nil {
+			return explainWrite(err, s.writeTimeout)
+		}
+		p = p[n:]
 	}
-	s.mu.Unlock()
-	if err != nil {
-		return err
-	}
-	_, err = nc.Write(p)
-	s.mu.Lock()
-	s.writing = false
-	s.mu.Unlock()
-	return err
+	return nil
 }
 
 func (s *spool) fail(err error) {
@@ -250,7 +262,6 @@ func (s *spool) next(block *[]byte) ([]byte, error) {
 	}
 	s.mu.Lock()
 	s.begin += n
-	s.budget.used.Add(-n)
 	s.mu.Unlock()
 	return p, nil
 }

@@ -62,6 +62,7 @@ func (s *session) runBeside(t *task, depth int) {
 		*p = pipeline{slots: make(chan struct{}, depth), users: make(map[string]*task)}
 	}
 	p.slots <- struct{}{}
+	p.forgetUsers()
 	user := router.NormalForm(t.cmd.User)
 	t.executed, t.answered = make(chan struct{}), make(chan struct{})
 	t.after = p.users[user]
@@ -92,6 +93,21 @@ func (s *session) runBeside(t *task, depth int) {
 		t.out.start(nil)
 		keep = t.run()
 	})
+}
+
+// forgetUsers keeps users from growing with the length of a batch: it drops
+// those whose last task nobody has to wait for.
+func (p *pipeline) forgetUsers() {
+	if len(p.users) < 2*cap(p.slots) {
+		return
+	}
+	for user, t := range p.users {
+		select {
+		case <-t.executed:
+			delete(p.users, user)
+		default:
+		}
+	}
 }
 
 // waitForTasks returns when no task runs.

@@ -23,7 +23,7 @@ func (t *task) tunnel(rl *relay) verdict {
 	s := t.session
 	t.res.outcome, t.res.status = answered, rl.scan.Status()
 	t.out.reply(rl.rest, nil)
-	if err := s.write(t.out.buf); err != nil {
+	if err := t.out.finish(); err != nil {
 		s.drop(t)
 		rl.release(pool.Abandoned)
 		t.res.outcome, t.res.reason = clientGone, err.Error()
@@ -32,6 +32,7 @@ func (t *task) tunnel(rl *relay) verdict {
 	tn := &tunnelRun{
 		client:       s.nc,
 		backend:      rl.client().NetConn(),
+		cut:          func() { s.socket.Close(); rl.conn.Cut() },
 		writeTimeout: s.proxy.snapshot.Load().config.Limits.WriteTimeout,
 		idle:         rl.from.timeouts.Tunnel,
 	}
@@ -61,6 +62,7 @@ func (t *task) tunnel(rl *relay) verdict {
 // tunnelRun is the two directions of a tunnel.
 type tunnelRun struct {
 	client, backend net.Conn
+	cut             func() // closes both without waiting
 	writeTimeout    time.Duration
 	idle            time.Duration // 0: none
 	active          atomic.Int64  // UnixNano of the last byte
@@ -89,8 +91,7 @@ func (tn *tunnelRun) watch() *time.Timer {
 			return
 		}
 		tn.expired.Store(true)
-		tn.client.Close()
-		tn.backend.Close()
+		tn.cut()
 	})
 	return timer
 }
@@ -110,9 +111,7 @@ func (tn *tunnelRun) fromClient(r io.Reader) {
 			tn.touch()
 		}
 		if err != nil {
-			if half, ok := tn.backend.(interface{ CloseWrite() error }); ok {
-				half.CloseWrite()
-			}
+			closeWrite(tn.backend)
 			return
 		}
 	}

@@ -3,12 +3,13 @@
 // command to a function, which answers it or misbehaves as the test wants.
 //
 // It shares the encoding of fields and packets with package doveadm, but
-// neither its handshake nor its reading of lines, so that a mistake there does
-// not meet the same mistake here.
+// neither its handshake nor its reading of lines nor its STREAM format, so that
+// a mistake there does not meet the same mistake here.
 package doveadmtest
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"net"
 	"slices"
@@ -22,7 +23,8 @@ import (
 type Options struct {
 	// Minor is the version of the server: 0 is Dovecot up to 2.2.32, which
 	// greets before it has read anything; 1 is 2.2.34 to 2.3.8; 2 is 2.3.9 to
-	// 2.3.21; 3 is 2.4.
+	// 2.3.21; 3 is 2.4; 4 is what comes after 2.4.4, which writes STREAM format
+	// to clients that announced 4.
 	Minor doveadm.Minor
 
 	// GreetFirst makes a server of minor 1 behave as 2.2.33, which sends "-"
@@ -32,6 +34,11 @@ type Options struct {
 	// Password is what a client must send with the user name "doveadm". If it
 	// is empty, the server greets with "+", as on a UNIX socket of mode 0600.
 	Password string
+
+	// TLS, if not nil, is spoken from the first byte on, or with STARTTLS true
+	// by clients that ask for it. Minor has to be 2 or more for that.
+	TLS      *tls.Config
+	STARTTLS bool
 
 	// Connected, if not nil, is called with each new connection before the
 	// handshake. To go without a handshake, let it call Close, Reset or Hang.
@@ -123,6 +130,9 @@ func (s *Server) Dial(ctx context.Context, _, _ string) (net.Conn, error) {
 // accept closes nc and returns false if the server is closed.
 func (s *Server) accept(nc net.Conn) bool {
 	c := &Conn{server: s, nc: nc}
+	if s.options.TLS != nil && !s.options.STARTTLS {
+		c.nc = tls.Server(nc, s.options.TLS)
+	}
 	s.mu.Lock()
 	if s.closed {
 		s.mu.Unlock()

@@ -1,7 +1,9 @@
 package doveadmtest_test
 
 import (
+	"bytes"
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -16,6 +18,7 @@ import (
 
 	"github.com/doveadm-proxy/doveadm-proxy/doveadm"
 	"github.com/doveadm-proxy/doveadm-proxy/doveadm/doveadmtest"
+	"github.com/doveadm-proxy/doveadm-proxy/internal/certtest"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -32,7 +35,7 @@ func login(t *testing.T, srv *doveadmtest.Server, o doveadm.ClientOptions) (*dov
 
 func quota(c *doveadmtest.Conn, cmd *doveadm.Command) {
 	c.Log(doveadm.LogInfo, "for "+cmd.User)
-	c.Fields("User quota", "a\tb", "")
+	c.Fields("User quota", "a\tb\x03\xfe\x03", "")
 	c.Status("-NOTFOUND")
 }
 
@@ -78,7 +81,7 @@ func exchange(t *testing.T, srv *doveadmtest.Server, client doveadm.Minor, logs 
 		got = append(got, text)
 	}
 	got = append(got, reply.Status().String())
-	want := []string{"User quota", "a\tb", "", "-NOTFOUND"}
+	want := []string{"User quota", "a\tb\x03\xfe\x03", "", "-NOTFOUND"}
 	if logs {
 		want = append([]string{"info for alice"}, want...)
 	}
@@ -91,6 +94,86 @@ func exchange(t *testing.T, srv *doveadmtest.Server, client doveadm.Minor, logs 
 	if srv.Accepted() != 1 || srv.MaxOpen() != 1 {
 		t.Errorf("accepted %d, at most %d at once, want 1", srv.Accepted(), srv.MaxOpen())
 	}
+}
+
+// The bytes that a client of each version gets behind the login.
+func TestStreamIsForWhoKnowsIt(t *testing.T) {
+	packets := "L\x00\x00\x00\x07\x02x\x03\xfe\x04\x03\n\x00\x00\x00\x00\x03\x03\xfe\x03\x00\x00\x00\x00\x03\n+\n"
+	stream := "\xff\xff\xff\xff\xff\x00\x02\x03\xfe\x03\xfe\x00L\x02x\x03\xfe\x01\xfe\x04\x03\n\x03\xfe\x00\x00\x03\xfe\x01\xfe\x03\xfe\x01\n+\n"
+	for client, want := range map[doveadm.Minor]string{3: packets, 4: stream, 9: stream} {
+		srv := doveadmtest.NewPipeServer(t, doveadmtest.Options{Minor: 4, Handler: func(c *doveadmtest.Conn, _ *doveadm.Command) {
+			c.Log(doveadm.LogInfo, "x\x03\xfe\x04\x03")
+			c.Output([]byte("\x03\xfe\x03"))
+			c.Status("+")
+			c.Close()
+		}})
+		nc, err := srv.Dial(t.Context(), "", "")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer nc.Close()
+		fmt.Fprintf(nc, "VERSION\tdoveadm-server\t1\t%d\n\t\twho\n", client)
+		got, err := io.ReadAll(nc)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if diff := cmp.Diff("VERSION\tdoveadm-client\t1\t4\n+\n"+want, string(got)); diff != "" {
+			t.Errorf("client of 1.%d (-want +got):\n%s", client, diff)
+		}
+	}
+}
+
+func TestTLS(t *testing.T) {
+	ca := certtest.NewCA(t, "test")
+	server := &tls.Config{Certificates: []tls.Certificate{ca.Issue(t, "localhost").TLS()}}
+	client := &tls.Config{ServerName: "localhost", RootCAs: ca.Pool()}
+	for _, startTLS := range []bool{false, true} {
+		s := doveadmtest.NewServer(t, doveadmtest.Options{Minor: 2, Password: "secret", TLS: server, STARTTLS: startTLS})
+		nc, err := s.Dial(t.Context(), "", "")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer nc.Close()
+		nc.SetDeadline(time.Now().Add(10 * time.Second))
+		o := doveadm.ClientOptions{Password: "secret", Minor: doveadm.MaxMinor}
+		if startTLS {
+			nc = &joiningConn{Conn: nc}
+			o.StartTLS = func(nc net.Conn) (net.Conn, error) { return tls.Client(nc, client), nil }
+		} else {
+			nc = tls.Client(nc, client)
+		}
+		c, err := doveadm.NewClientConn(nc, o)
+		if err != nil {
+			t.Fatalf("STARTTLS %v: %v", startTLS, err)
+		}
+		reply, err := c.Do(t.Context(), &doveadm.Command{Name: "who"})
+		if err == nil {
+			err = reply.Close()
+		}
+		if err != nil {
+			t.Errorf("STARTTLS %v: %v", startTLS, err)
+		}
+		s.Conns()[0].Close()
+		if _, err := c.ReadChunk(); err != io.EOF {
+			t.Errorf("STARTTLS %v: closed with %v", startTLS, err)
+		}
+	}
+}
+
+// joiningConn sends the STARTTLS line together with the first bytes of TLS.
+type joiningConn struct {
+	net.Conn
+	held []byte
+}
+
+func (j *joiningConn) Write(p []byte) (int, error) {
+	if string(p) == "STARTTLS\n" {
+		j.held = bytes.Clone(p)
+		return len(p), nil
+	}
+	_, err := j.Conn.Write(append(j.held, p...))
+	j.held = nil
+	return len(p), err
 }
 
 func TestWrongPassword(t *testing.T) {

@@ -17,6 +17,7 @@ import (
 // TestBadInput: each piece of bad input ends with a closed connection and a
 // log line that names the peer and the reason, and disturbs nothing else.
 func TestBadInput(t *testing.T) {
+	t.Parallel()
 	c := startCluster(t, 1, 1, dovecot.Options{})
 	p := startProxy(t, plain, func(addr string) string {
 		return c.config(addr, "", "limits {\n handshake_timeout = \"3s\"\n}")
@@ -26,7 +27,7 @@ func TestBadInput(t *testing.T) {
 		return version + "PLAIN\t" + base64.StdEncoding.EncodeToString([]byte(text)) + "\n"
 	}
 	login := plainLogin("\x00doveadm\x00" + clientPassword)
-	greeting := "VERSION\tdoveadm-client\t1\t3\n-\n"
+	greeting := "VERSION\tdoveadm-client\t1\t4\n-\n"
 	wide := strings.Repeat("x", 1<<20+1)
 
 	for _, tt := range []struct {
@@ -42,7 +43,7 @@ func TestBadInput(t *testing.T) {
 		{"greeting too long", "VERSION\t" + wide[:9000], "", "handshake line longer than"},
 		{"command before login", version + "\tu1-1\tquota get\n", greeting + "-\n", "login by another mechanism"},
 		{"bad base64", version + "PLAIN\t$$$$\n", greeting + "-\n", "not valid base64"},
-		{"STARTTLS", version + "STARTTLS\n", greeting + "-\n", "STARTTLS on a listener without TLS"},
+		{"STARTTLS", version + "STARTTLS\n", greeting + "-\n", "STARTTLS where it is not offered"},
 		{"login in two parts", plainLogin("doveadm\x00" + clientPassword), greeting + "-\n", "not of the form"},
 		{"authorization id", plainLogin("x\x00doveadm\x00" + clientPassword), greeting + "-\n", "authorization id"},
 		{"wrong password", plainLogin("\x00doveadm\x00wrong"), greeting + "-\n", "wrong name or password"},

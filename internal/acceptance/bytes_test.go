@@ -14,11 +14,19 @@ import (
 // TestSameBytes compares what the real doveadm command prints, and how it
 // exits, through the proxy and directly.
 func TestSameBytes(t *testing.T) {
+	t.Parallel()
 	const backends, users = 3, 50
 	c := startCluster(t, backends, users, dovecot.Options{})
 	for _, s := range c.servers {
 		if err := s.Seed(3); err != nil {
 			t.Fatal(err)
+		}
+		// The first look at a mailbox makes its indexes and counts mails as
+		// recent: let neither of the two that are compared be the first.
+		for _, look := range [][]string{{"mailbox", "status", "-A", "all", "*"}, {"fetch", "-A", "uid hdr.subject text", "all"}} {
+			if r, err := s.Doveadm(t.Context(), look...); err != nil || r.ExitCode != 0 {
+				t.Fatal(err, r.Stderr)
+			}
 		}
 	}
 	p := startProxy(t, racy, func(addr string) string { return c.config(addr, "", "") })

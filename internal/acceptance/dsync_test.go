@@ -14,12 +14,15 @@ import (
 // TestDsync moves a mailbox of 5,000 mails through the proxy, in both
 // directions; a second run finds nothing to do.
 func TestDsync(t *testing.T) {
+	t.Parallel()
 	const mails = 5000
 	c := startCluster(t, 2, 1, dovecot.Options{})
 	far := c.servers[0]
 	p := startProxy(t, racy, func(addr string) string { return c.config(addr, "", "") })
-	near := dovecottest.Start(t, dovecot.Options{Name: "near", Users: []string{"u1-1"},
-		Config: fmt.Sprintf("doveadm_password = %s\n", clientPassword)})
+	near := dovecottest.Start(t, dovecot.Options{
+		Name: "near", Users: []string{"u1-1"},
+		Config: fmt.Sprintf("doveadm_password = %s\n", clientPassword),
+	})
 	var all [][]byte
 	for i := range mails {
 		all = append(all, dovecot.Message("u1-1", fmt.Sprintf("mail %d", i)))

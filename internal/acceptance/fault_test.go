@@ -56,6 +56,7 @@ func status(t *testing.T, addr, user, name string, args ...string) (code string,
 // TestBackendKilledInReply kills a backend in the middle of a reply: no
 // success, no harm to the others, and a log that tells the story in order.
 func TestBackendKilledInReply(t *testing.T) {
+	t.Parallel()
 	c := startCluster(t, 2, 1, dovecot.Options{})
 	victim := c.servers[0]
 	seedBig(t, victim, "u1-1", 60)
@@ -137,6 +138,7 @@ func TestBackendKilledInReply(t *testing.T) {
 
 // TestUserErrorIsNotSickness: mistakes of users do not open the breaker.
 func TestUserErrorIsNotSickness(t *testing.T) {
+	t.Parallel()
 	c := startCluster(t, 1, 1, dovecot.Options{})
 	p := startProxy(t, racy, func(addr string) string {
 		return c.config(addr, "breaker {\n failures = 2\n}", "")

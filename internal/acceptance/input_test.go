@@ -42,6 +42,7 @@ func mustRun(t *testing.T, ctx context.Context, cmd *exec.Cmd) dovecot.Result {
 // TestSave compares what "save" stores, prints and exits with, through the
 // proxy and directly.
 func TestSave(t *testing.T) {
+	t.Parallel()
 	c := startCluster(t, 2, 2, dovecot.Options{Quota: "20M"})
 	s := c.servers[0]
 	p := startProxy(t, racy, func(addr string) string { return c.config(addr, "", "limits {\n max_input = \"8MiB\"\n}") })
@@ -198,6 +199,7 @@ func spoolFiles(t *testing.T, p *proxyProcess) int {
 
 // TestSaveGigabyte saves 1 GB with the proxy's memory bounded.
 func TestSaveGigabyte(t *testing.T) {
+	t.Parallel()
 	const limit = 64
 	c := startCluster(t, 1, 1, dovecot.Options{Quota: "4G", Config: "service doveadm {\n  vsz_limit = 2G\n}\n"})
 	p := startProxy(t, plain, func(addr string) string { return c.config(addr, "", "limits {\n max_input = \"2GiB\"\n}") })
@@ -237,6 +239,7 @@ func TestSaveGigabyte(t *testing.T) {
 
 // TestSievePut stores a script and refuses a bad one.
 func TestSievePut(t *testing.T) {
+	t.Parallel()
 	c := startCluster(t, 1, 1, dovecot.Options{})
 	p := startProxy(t, racy, func(addr string) string { return c.config(addr, "", "") })
 	client, err := dial(t.Context(), p.Addr, doveadm.MaxMinor)

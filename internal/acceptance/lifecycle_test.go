@@ -16,6 +16,7 @@ import (
 // TestStopLosesNoCommand stops the proxy while 100 commands run or wait for
 // their connection: each is answered.
 func TestStopLosesNoCommand(t *testing.T) {
+	t.Parallel()
 	const commands = 100
 	c := startCluster(t, 2, 4, dovecot.Options{})
 	for i, s := range c.servers {
@@ -88,6 +89,7 @@ func TestStopLosesNoCommand(t *testing.T) {
 // TestReload takes a new configuration over while sessions are open, and
 // refuses a broken one with the line.
 func TestReload(t *testing.T) {
+	t.Parallel()
 	c := startCluster(t, 2, 1, dovecot.Options{})
 	p := startProxy(t, racy, func(addr string) string { return c.config(addr, "", "") })
 	client, err := dial(t.Context(), p.Addr, doveadm.MaxMinor)

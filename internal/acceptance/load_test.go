@@ -16,6 +16,7 @@ import (
 // TestConnectPerCommand: clients that connect for each command open no more
 // backend connections than max_open, and none of their commands fails.
 func TestConnectPerCommand(t *testing.T) {
+	t.Parallel()
 	const commands, clients, maxOpen = 10_000, 32, 4
 	c := startCluster(t, 3, 10, dovecot.Options{})
 	p := startProxy(t, racy, func(addr string) string {

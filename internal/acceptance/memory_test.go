@@ -32,6 +32,7 @@ func peakMemory(t *testing.T, p *proxyProcess) int {
 // the proxy's memory bounded and the backend free long before the slow reader
 // has read everything.
 func TestBigFetch(t *testing.T) {
+	t.Parallel()
 	const megabytes, limit = 100, 64
 	c := startCluster(t, 1, 1, dovecot.Options{})
 	s := c.servers[0]

@@ -13,6 +13,7 @@ import (
 // TestPipelining sends many commands ahead: replies come in order, and those
 // for one user in theirs.
 func TestPipelining(t *testing.T) {
+	t.Parallel()
 	const backends, users, commands = 3, 5, 600
 	c := startCluster(t, backends, users, dovecot.Options{})
 	for _, s := range c.servers {

@@ -18,6 +18,7 @@ import (
 // TestRawClient speaks version 1.0 by hand, as the oldest description of the
 // protocol has it.
 func TestRawClient(t *testing.T) {
+	t.Parallel()
 	c := startCluster(t, 2, 1, dovecot.Options{Quota: "100M"})
 	p := startProxy(t, racy, func(addr string) string { return c.config(addr, "", "") })
 	nc, err := net.Dial("tcp", p.Addr)

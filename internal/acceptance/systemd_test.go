@@ -57,6 +57,7 @@ func (n *notifySocket) expect(prefix string) string {
 // TestSystemd runs the daemon as systemd does: with an activated socket, a
 // notify socket and a watchdog.
 func TestSystemd(t *testing.T) {
+	t.Parallel()
 	c := startCluster(t, 1, 1, dovecot.Options{})
 	binary, err := racy()
 	if err != nil {
@@ -151,6 +152,7 @@ func quiet(t *testing.T, n *notifySocket) {
 // TestUnixSocket: a pre-authenticated socket, its mode, and what a crash
 // leaves behind.
 func TestUnixSocket(t *testing.T) {
+	t.Parallel()
 	c := startCluster(t, 1, 1, dovecot.Options{})
 	path := filepath.Join(t.TempDir(), "doveadm.sock")
 	extra := fmt.Sprintf("listener \"local\" {\n address = \"unix:%s\"\n mode = \"0660\"\n client = \"doveadm\"\n}\n", path)

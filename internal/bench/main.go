@@ -59,11 +59,11 @@ func parse(args []string) (options, error) {
 	flags.DurationVar(&o.duration, "time", 1200*time.Millisecond, "`length` of one measurement")
 	clients := flags.String("clients", "1,8,32,128", "numbers of clients that work at the same time, with commas")
 	update := flags.String("update", "", "`files`, with commas, that get the results between their markers")
-	short := flags.Bool("short", false, "2 rounds of 500ms with 1 and 8 clients: shows that everything works, and no more")
+	short := flags.Bool("short", false, "2 rounds of 2s with 1 and 8 clients: shows that everything works, and no more")
 	flags.Parse(args)
 
 	if *short {
-		o.rounds, o.duration, *clients = 2, 500*time.Millisecond, "1,8"
+		o.rounds, o.duration, *clients = 2, 2*time.Second, "1,8"
 	}
 	if *update != "" {
 		if *short {

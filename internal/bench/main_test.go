@@ -105,7 +105,7 @@ func TestParse(t *testing.T) {
 	for _, tt := range []struct{ args, want string }{
 		{"-clients 1,x", `"x" is not a number`},
 		{"-clients 0", `"0" is not a number`},
-		{"-clients 289", "from 1 to 288"},
+		{"-clients 277", "from 1 to 276"},
 		{"-rounds 0", "-rounds and -time"},
 		{"-time 0s", "-rounds and -time"},
 		{"-short -update x.md", "too coarse"},

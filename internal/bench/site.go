@@ -26,7 +26,7 @@ const (
 
 	// maxIdle is the proxy's default of max_idle: so many connections to each
 	// backend it may keep while nobody uses them.
-	maxIdle = 4
+	maxIdle = 8
 	// maxClients can have a direct connection each: Dovecot's process_limit
 	// is 100.
 	maxClients = backends * (100 - maxIdle)

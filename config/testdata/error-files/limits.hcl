@@ -16,7 +16,7 @@ limits {
   write_timeout     = "0" # ERROR: Wrong value of write_timeout
   drain_timeout     = "" # ERROR: Wrong value of drain_timeout
   max_spool         = "10GB" # ERROR: Wrong value of max_spool
-  spool_dir         = "/nonexistent" # ERROR: Path not usable
+  spool_dir         = "no/such/directory" # ERROR: Path not usable
   max_input         = 5 # ERROR: Wrong value of max_input
   input_timeout     = "x" # ERROR: Wrong value of input_timeout
 }

@@ -47,10 +47,26 @@ listener "l" {
 }
 listener "m" {
   address = "127.0.0.1:6"
-  tls { # ERROR: tls is not supported by this version
-    cert_file = "x"
-  }
+  insecure_clear_text = "yes" # ERROR: Wrong value of insecure_clear_text
   proxy_protocol {} # ERROR: proxy_protocol is not supported by this version
+}
+listener "n" {
+  address = "0.0.0.0:7" # WARNING: Clients on other hosts cannot log in
+}
+listener "o" {
+  address = ":8" # WARNING: Clients on other hosts cannot log in
+}
+listener "p" {
+  address             = "192.0.2.1:9"
+  insecure_clear_text = true
+}
+listener "q" {
+  address             = "unix:/run/q"
+  insecure_clear_text = true # ERROR: insecure_clear_text on a UNIX socket
+}
+# What a name stands for is not known here.
+listener "r" {
+  address = "proxy.example:10"
 }
 client "c" {
   password = "{PLAIN}x"

@@ -2,6 +2,7 @@
 log { level = "info"  format = "text" } # ERROR: Invalid single-argument block definition
 limits {
   max_sessions = 10 idle_timeout = "5s" # ERROR: Missing newline after argument
+  spool_dir = "C:\qtmp" # ERROR: Invalid escape sequence
   drain_timeout = "5x" # ERROR: Wrong value of drain_timeout
 }
 # NEXT ERROR: Quote not closed

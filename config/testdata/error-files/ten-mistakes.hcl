@@ -24,8 +24,8 @@ backend_defaults {
     max_idle     = 8 # ERROR: max_idle is larger than max_open
     idle_timeout = 30 # ERROR: Wrong value of idle_timeout
   }
-  tls { # ERROR: tls is not supported by this version
-    mode = "implicit"
+  tls {
+    mode = "yes" # ERROR: Wrong value of mode
   }
 }
 
