@@ -5,6 +5,7 @@ VERSION  ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unk
 FUZZTIME ?= 1m
 KEEP     ?=
 BENCH    ?=
+COMPAT   ?=
 PREFIX   ?= /usr/local
 DESTDIR  ?=
 
@@ -52,6 +53,9 @@ fuzz: ## each fuzz target for FUZZTIME (1m)
 
 bench: deps-2.3 build ## commands a second, direct and through the proxy, on real Dovecot; BENCH are its options
 	go run ./internal/bench -proxy $(BINARY) $(BENCH)
+
+compat: deps build ## every command directly and through the proxy, compared; COMPAT=-update writes what was found into the documents
+	go run ./internal/compat -proxy $(BINARY) $(COMPAT)
 
 # The version is stamped from git here, so Go's own stamp (which fails where git
 # mistrusts the owner of the checkout) is off.

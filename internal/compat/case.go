@@ -129,11 +129,18 @@ func (c *command) fill(user, team string) *command {
 	return &filled
 }
 
-// changes reports whether the case may change what the next one finds.
+// changes reports whether the case may change the mail of its user.
 func (c *command) changes() bool {
+	if c.many != "" {
+		return false
+	}
 	info, _, _ := doveadm.LookupWords(c.name, c.args)
 	return c.line == "" && info.Repeat != doveadm.RepeatReadOnly
 }
+
+// reachesEverybody reports whether the case may read or change the mail of all
+// users.
+func (c *command) reachesEverybody() bool { return c.common != nil && c.common.kind == optionA }
 
 // of returns the user for whom the case runs with a worker.
 func (c *command) of(worker string) string {

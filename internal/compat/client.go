@@ -15,7 +15,7 @@ type client struct {
 	version dovecot.Version // of the doveadm program
 }
 
-func (c *client) String() string {
+func (c client) String() string {
 	if c.raw {
 		return fmt.Sprintf("protocol 1.%d", c.minor)
 	}
@@ -24,18 +24,18 @@ func (c *client) String() string {
 
 // clients are all of them: every version of the protocol, and the real program
 // of each release series.
-func clients() (list []*client) {
+func clients() (list []client) {
 	for minor := range doveadm.MaxMinor + 1 {
-		list = append(list, &client{raw: true, minor: minor})
+		list = append(list, client{raw: true, minor: minor})
 	}
 	for _, version := range dovecot.Versions() {
-		list = append(list, &client{version: version})
+		list = append(list, client{version: version})
 	}
 	return list
 }
 
 // can reports whether the client is able to run a case.
-func (c *client) can(cmd *command) bool {
+func (c client) can(cmd *command) bool {
 	if c.raw {
 		return cmd.clients != cliOnly && (len(cmd.extra) == 0 || c.minor >= doveadm.MinorExtraFields)
 	}
@@ -55,7 +55,7 @@ type runner interface {
 
 // connect returns a runner. The server of the address is a Dovecot or, if
 // proxied, the proxy.
-func (c *client) connect(s *site, addr string, proxied bool) runner {
+func (c client) connect(s *site, addr string, proxied bool) runner {
 	if c.raw {
 		return &rawClient{addr: addr, minor: c.minor, proxied: proxied}
 	}

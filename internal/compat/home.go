@@ -98,6 +98,13 @@ func (t *twins) reset(user string) error {
 	return errors.Join(copyTree(t.template, home(t.direct, user)), copyTree(t.template, home(t.behind, user)))
 }
 
+// states returns the state of a user's mail on both twins.
+func (t *twins) states(user string) (direct, behind string, err error) {
+	direct, errDirect := stateOf(home(t.direct, user))
+	behind, errBehind := stateOf(home(t.behind, user))
+	return direct, behind, errors.Join(errDirect, errBehind)
+}
+
 // copyTree makes a directory the same as another, with owners and modification
 // times, which are the dates that mails were received. What has the right size
 // and time is left as it is.

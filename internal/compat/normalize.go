@@ -107,8 +107,8 @@ func (n *normalizer) times(text string) string {
 type orderNormalization struct {
 	what    string
 	reason  string
-	applies func(c *client, cmd *command) bool
-	apply   func(c *client, o *observation)
+	applies func(c client, cmd *command) bool
+	apply   func(c client, o *observation)
 }
 
 func orderNormalizations() []orderNormalization {
@@ -116,11 +116,11 @@ func orderNormalizations() []orderNormalization {
 		{
 			"the keys that `mailbox metadata list` and `mail dict iter` print, and how often a key is repeated",
 			"they come from a hash table whose order is random in each process; Dovecot leaves out repetitions that follow each other",
-			func(_ *client, cmd *command) bool {
+			func(_ client, cmd *command) bool {
 				return strings.HasPrefix(cmd.name+" "+strings.Join(cmd.args, " "), "mailbox metadata list") ||
 					strings.HasPrefix(cmd.name, "mailbox metadata list") || strings.HasPrefix(cmd.name, "mail dict iter")
 			},
-			func(c *client, o *observation) {
+			func(c client, o *observation) {
 				separator := "\n"
 				if c.raw {
 					separator = "\t"
@@ -132,8 +132,8 @@ func orderNormalizations() []orderNormalization {
 		},
 		{
 			"the order in which `backup` and `sync` log attributes with `-D`", "it is that of the same hash table",
-			func(_ *client, cmd *command) bool { return cmd.debug && (cmd.name == "backup" || cmd.name == "sync") },
-			func(_ *client, o *observation) {
+			func(_ client, cmd *command) bool { return cmd.debug && (cmd.name == "backup" || cmd.name == "sync") },
+			func(_ client, o *observation) {
 				var others, attributes []string
 				for _, line := range o.Logs {
 					if attributeOf.MatchString(line) {
@@ -149,8 +149,8 @@ func orderNormalizations() []orderNormalization {
 		{
 			"white space in large output of the doveadm program",
 			"it prints a value in another layout if the value has not arrived as one piece, which depends on the moment (`-f tab` adds TABs, `-f pager` moves line ends)",
-			func(c *client, cmd *command) bool { return !c.raw && cmd.user == bigUser },
-			func(_ *client, o *observation) {
+			func(c client, cmd *command) bool { return !c.raw && cmd.user == bigUser },
+			func(_ client, o *observation) {
 				o.Output = strings.NewReplacer(" ", "", "\t", "", "\n", "", "\f", "").Replace(o.Output)
 			},
 		},
@@ -158,7 +158,7 @@ func orderNormalizations() []orderNormalization {
 }
 
 // normalize makes o comparable.
-func (n *normalizer) normalize(c *client, cmd *command, o observation) observation {
+func (n *normalizer) normalize(c client, cmd *command, o observation) observation {
 	for _, rule := range normalizations() {
 		o.Output = rule.apply(n, o.Output)
 		o.State = rule.apply(n, o.State)

@@ -12,6 +12,8 @@ import (
 	"syscall"
 	"time"
 
+	"golang.org/x/sync/errgroup"
+
 	"github.com/doveadm-proxy/doveadm-proxy/doveadm"
 	"github.com/doveadm-proxy/doveadm-proxy/internal/dovecot"
 )
@@ -34,12 +36,6 @@ var teamUsers = []string{"team1", "team2", "team3"}
 // oddNames have names that Dovecot can look up and that somebody could get
 // wrong on the way.
 var oddNames = []string{"bob smith", "grüße", "-dash", "100%", "user@example.com", "a+b=c@example.com", "(paren)", "~tilde", "$dollar", "#hash", "semi;colon", "ümläut@dömäin"}
-
-// workers are as many as commands run at the same time, each with a user of its
-// own.
-const workers = 4
-
-func workerUser(n int) string { return fmt.Sprintf("user%d", n+1) }
 
 func users() []string {
 	list := []string{templateUser, bigUser, oddUser}
@@ -113,12 +109,21 @@ func startSite(ctx context.Context, binary string) (*site, error) {
 }
 
 func (s *site) start(ctx context.Context, binary string) error {
+	var group errgroup.Group
 	for _, version := range dovecot.Versions() {
 		t := &twins{version: version, known: map[string]bool{}}
 		s.twins[version] = t
-		if err := t.start(ctx, binary); err != nil {
-			return fmt.Errorf("dovecot %s: %w\n%s", version, err, t.logs())
-		}
+		group.Go(func() error {
+			if err := t.start(ctx, binary); err != nil {
+				return fmt.Errorf("dovecot %s: %w\n%s", version, err, t.logs())
+			}
+			return nil
+		})
+	}
+	if err := group.Wait(); err != nil {
+		return err
+	}
+	for version, t := range s.twins {
 		config, err := teamConfig(t.direct)
 		if err != nil {
 			return err
@@ -155,6 +160,15 @@ func (t *twins) start(ctx context.Context, binary string) error {
 	var err error
 	t.proxy, err = startProxy(ctx, binary, t.behind)
 	return err
+}
+
+// inside returns the directory of a server as its programs see it.
+func inside(server *dovecot.Server) string {
+	dir, err := server.Version.Inside(server.Dir)
+	if err != nil {
+		panic(err) // the server runs there
+	}
+	return dir
 }
 
 // teamFile returns the name of a file with the names of the team, as the
@@ -195,10 +209,7 @@ func teamConfig(server *dovecot.Server) (string, error) {
 		return "", err
 	}
 	path := filepath.Join(server.Dir, "team.conf")
-	config := strings.ReplaceAll(string(text), server.Dir+"/users", server.Dir+"/team")
-	if inside, err := server.Version.Inside(server.Dir); err == nil {
-		config = strings.ReplaceAll(config, inside+"/users", inside+"/team")
-	}
+	config := strings.ReplaceAll(string(text), inside(server)+"/users", inside(server)+"/team")
 	return path, os.WriteFile(path, []byte(config), 0o600)
 }
 

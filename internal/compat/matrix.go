@@ -1,0 +1,114 @@
+package main
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/doveadm-proxy/doveadm-proxy/internal/dovecot"
+)
+
+// cell of the matrix.
+type cell struct {
+	client  client
+	backend dovecot.Version
+}
+
+// matrix counts findings.
+type matrix struct {
+	clients      []client
+	counts       map[cell]*[verdicts]int
+	explanations map[explanationID]int // trials in which each changed what is expected
+	unexplained  []finding
+}
+
+func newMatrix(clients []client) *matrix {
+	m := &matrix{clients: clients, counts: map[cell]*[verdicts]int{}, explanations: map[explanationID]int{}}
+	for _, c := range clients {
+		for _, version := range dovecot.Versions() {
+			m.counts[cell{c, version}] = new([verdicts]int)
+		}
+	}
+	return m
+}
+
+func (m *matrix) add(f finding) {
+	m.counts[f.cell][f.verdict]++
+	for _, id := range f.explanations {
+		m.explanations[id]++
+	}
+	if f.verdict == unexplained {
+		m.unexplained = append(m.unexplained, f)
+	}
+}
+
+// cases of one cell.
+func (m *matrix) cases(c cell) (n int) {
+	for _, count := range m.counts[c] {
+		n += count
+	}
+	return n
+}
+
+func (m *matrix) total(v verdict) (n int) {
+	for _, count := range m.counts {
+		n += count[v]
+	}
+	return n
+}
+
+// stale returns the explanations that explained nothing.
+func (m *matrix) stale(all []*explanation) (ids []explanationID) {
+	for _, e := range all {
+		if m.explanations[e.id] == 0 {
+			ids = append(ids, e.id)
+		}
+	}
+	return ids
+}
+
+// table returns the matrix in Markdown.
+func (m *matrix) table() string {
+	var b strings.Builder
+	b.WriteString("| client |")
+	for _, version := range dovecot.Versions() {
+		fmt.Fprintf(&b, " Dovecot %s: cases | equal | explained | unexplained |", version)
+	}
+	b.WriteString("\n|---|" + strings.Repeat("---|", len(dovecot.Versions())*(1+int(verdicts))) + "\n")
+	for _, c := range m.clients {
+		fmt.Fprintf(&b, "| %s |", c)
+		for _, version := range dovecot.Versions() {
+			fmt.Fprintf(&b, " %d |", m.cases(cell{c, version}))
+			for _, count := range m.counts[cell{c, version}] {
+				fmt.Fprintf(&b, " %d |", count)
+			}
+		}
+		b.WriteString("\n")
+	}
+	return b.String()
+}
+
+// summary returns the totals in a sentence.
+func (m *matrix) summary() string {
+	var cases []string
+	for _, version := range dovecot.Versions() {
+		cases = append(cases, fmt.Sprintf("%d for Dovecot %s", len(allCases(version)), version))
+	}
+	return fmt.Sprintf("Command cases: %s. Comparisons: %d, of which %d are equal, %d explained and %d unexplained.\n",
+		strings.Join(cases, ", "), m.total(equal)+m.total(explained)+m.total(unexplained),
+		m.total(equal), m.total(explained), m.total(unexplained))
+}
+
+// report returns what is wrong, or nothing.
+func (m *matrix) report() string {
+	var b strings.Builder
+	slices.SortStableFunc(m.unexplained, func(a, b finding) int { return strings.Compare(a.title, b.title) })
+	for _, f := range m.unexplained {
+		fmt.Fprintf(&b, "%s on Dovecot %s: %s", f.cell.client, f.cell.backend, f.title)
+		for _, id := range f.explanations {
+			fmt.Fprintf(&b, " (explained by: %s)", id)
+		}
+		fmt.Fprintf(&b, "\n%s", f.report)
+	}
+	return b.String()
+}
