@@ -69,7 +69,7 @@ func TestMaxSessionsOfAListener(t *testing.T) {
 }
 
 func TestHandshakeTimeout(t *testing.T) {
-	const limit = 50 * time.Millisecond
+	const limit = 300 * time.Millisecond
 	s, _ := startWith(t, 3, answer, func(c *config.Config) { c.Limits.HandshakeTimeout = limit })
 	for name, sent := range map[string]string{
 		"nothing":         "",

@@ -15,7 +15,7 @@ import (
 // TestIdleTimeoutIsBetweenCommands: a client that sends its input or its side
 // of a tunnel slowly is not idle.
 func TestIdleTimeoutIsBetweenCommands(t *testing.T) {
-	const idle = 100 * time.Millisecond
+	const idle = 300 * time.Millisecond
 	h := func(c *doveadmtest.Conn, cmd *doveadm.Command) {
 		switch cmd.Name {
 		case "save":

@@ -25,8 +25,9 @@ func large(sent chan struct{}) handler {
 			answer(c, cmd)
 			return
 		}
+		row := []byte("1\t" + largeRow + "\t")
 		for range largeRows {
-			c.Fields("1", largeRow)
+			c.Output(row)
 		}
 		c.Status("+")
 		sent <- struct{}{}

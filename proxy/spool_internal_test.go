@@ -78,7 +78,7 @@ func TestSpoolKeepsOrder(t *testing.T) {
 	for i := range noise {
 		noise[i] = byte(rand.Uint32())
 	}
-	for range 20 {
+	for range 12 {
 		seed := rand.Uint64()
 		synctest.Test(t, func(t *testing.T) {
 			random := rand.New(rand.NewPCG(seed, 0))
@@ -101,7 +101,7 @@ func TestSpoolKeepsOrder(t *testing.T) {
 					time.Sleep(pauses[readPauses.IntN(len(pauses))])
 				}
 			}()
-			for want.Len() < 3<<20 {
+			for want.Len() < 2<<20 {
 				at := random.IntN(len(noise) / 2)
 				piece := noise[at:][:1+random.IntN(sizes[random.IntN(len(sizes))])]
 				want.Write(piece)

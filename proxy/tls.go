@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
@@ -82,6 +83,7 @@ func isHere(nc net.Conn) bool {
 // explain says what a failed TLS handshake means to an operator.
 func (f *tlsFailure) explain() string {
 	var record tls.RecordHeaderError
+	var invalid x509.CertificateInvalidError
 	var op *net.OpError
 	hint := ""
 	switch text := f.err.Error(); {
@@ -95,6 +97,8 @@ func (f *tlsFailure) explain() string {
 		hint = "the client refuses our certificate: does it know the authority (ssl_client_ca_file), and is the host that it connects to in the certificate?"
 	case strings.Contains(text, "didn't provide a certificate"):
 		hint = "client_ca_file of the listener asks for one"
+	case errors.As(f.err, &invalid) && invalid.Reason == x509.Expired:
+		hint = "the client's certificate has to be renewed"
 	case strings.Contains(text, "failed to verify certificate"):
 		hint = "the client's certificate has to be signed by an authority in client_ca_file of the listener"
 	}
