@@ -19,7 +19,7 @@ BINARY = bin/doveadm-proxy
 TOOL = go tool -modfile=tools/go.mod
 
 .NOTPARALLEL:
-.PHONY: help demo test deps deps-2.3 lint format fuzz bench build install clean
+.PHONY: help demo test deps deps-2.3 lint format fuzz bench compat build install clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -54,7 +54,7 @@ fuzz: ## each fuzz target for FUZZTIME (1m)
 bench: deps-2.3 build ## commands a second, direct and through the proxy, on real Dovecot; BENCH are its options
 	go run ./internal/bench -proxy $(BINARY) $(BENCH)
 
-compat: deps build ## every command directly and through the proxy, compared; COMPAT=-update writes what was found into the documents
+compat: deps build ## every command directly and through the proxy, compared; fills the tables of the documents; COMPAT are its options
 	go run ./internal/compat -proxy $(BINARY) $(COMPAT)
 
 # The version is stamped from git here, so Go's own stamp (which fails where git

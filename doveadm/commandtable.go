@@ -1,6 +1,10 @@
 package doveadm
 
-import "strings"
+import (
+	"maps"
+	"slices"
+	"strings"
+)
 
 //go:generate go test -run ^TestCommandsDocument$ -update-commands .
 
@@ -142,6 +146,11 @@ func indexCommands(tables ...[]CommandInfo) map[string]*CommandInfo {
 	return index
 }
 
+// Commands returns all entries, by name.
+func Commands() []*CommandInfo {
+	return slices.SortedFunc(maps.Values(commandIndex), func(a, b *CommandInfo) int { return strings.Compare(a.Name, b.Name) })
+}
+
 // LookupCommand returns the entry of a command by its exact name. For a name
 // that is not in the table it returns false and an entry that is safe to work
 // with: a mail command without input that must not be repeated and of whose
@@ -212,7 +221,7 @@ const (
 // no field ever arrives, and ok is false if the number cannot be known.
 //
 // For "mailbox status" with the field "all" it is the number of servers up to
-// 2.4.1; from 2.4.2 on they send one column more.
+// 2.4.1; from 2.4.2 on they send one column more, see ExplicitColumns.
 func (c *CommandInfo) Columns(args []string) (n int, ok bool) {
 	switch c.columns {
 	case columnsUnknown:
@@ -324,6 +333,46 @@ func (c *CommandInfo) statusColumns(args []string) (n int, ok bool) {
 		n++
 	}
 	return n, true
+}
+
+// ExplicitColumns returns args in which a word whose columns depend on the
+// server's release stands no more: the field "all" of "mailbox status" is
+// replaced by what it means up to 2.4.1, so that Columns is right for every
+// server. If there is no such word it returns args itself.
+func (c *CommandInfo) ExplicitColumns(args []string) []string {
+	if c.columns != columnsPerStatus {
+		return args
+	}
+	first, total := -1, false
+	r := argumentReader{command: c, args: args}
+	for r.next() {
+		switch {
+		case r.param == nil && r.positional == 1:
+			first = len(args) - len(r.args) - 1
+		case r.param != nil && r.param.Long == "total-sum":
+			total = true
+		}
+	}
+	if r.failed || first < 0 {
+		return args
+	}
+	words := strings.Split(args[first], " ")
+	if !slices.Contains(words, "all") {
+		return args
+	}
+	all := allStatusFields
+	if total {
+		all = totalStatusFields
+	}
+	words = slices.DeleteFunc(words, func(w string) bool { return w == "all" })
+	for i, name := range statusFields {
+		if all&(1<<i) != 0 {
+			words = append(words, name)
+		}
+	}
+	args = slices.Clone(args)
+	args[first] = strings.Join(words, " ")
+	return args
 }
 
 func statusField(name string) int {

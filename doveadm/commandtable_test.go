@@ -7,15 +7,6 @@ import (
 )
 
 // allCommands returns the entries in the order of their names.
-func allCommands() []*CommandInfo {
-	var list []*CommandInfo
-	for _, c := range commandIndex {
-		list = append(list, c)
-	}
-	slices.SortFunc(list, func(a, b *CommandInfo) int { return strings.Compare(a.Name, b.Name) })
-	return list
-}
-
 func TestLookupCommand(t *testing.T) {
 	for name, kind := range map[string]CommandKind{
 		"mailbox list":        MailCommand,
@@ -74,14 +65,14 @@ func TestCommandTable(t *testing.T) {
 		t.Errorf("%d entries with %d names", total, len(commandIndex))
 	}
 	var input, tunnel []string
-	for _, c := range allCommands() {
+	for _, c := range Commands() {
 		if c.Series == 0 || c.Series&^bothSeries != 0 {
 			t.Errorf("%s: series %b", c.Name, c.Series)
 		}
 		if words := strings.Fields(c.Name); strings.Join(words, " ") != c.Name || len(words) > 3 {
 			t.Errorf("%q: more than three words, or odd spaces", c.Name)
 		}
-		for _, other := range allCommands() {
+		for _, other := range Commands() {
 			if strings.HasPrefix(other.Name, c.Name+" ") {
 				t.Errorf("%q is the beginning of %q: LookupWords cannot tell them apart", c.Name, other.Name)
 			}
@@ -237,5 +228,33 @@ func TestLookupsDoNotAllocate(t *testing.T) {
 func BenchmarkLookupCommand(b *testing.B) {
 	for b.Loop() {
 		LookupCommand("mailbox status")
+	}
+}
+
+func TestExplicitColumns(t *testing.T) {
+	const all, total = "messages recent uidnext uidvalidity unseen highestmodseq vsize guid firstsaved", "messages recent unseen vsize"
+	for _, tt := range []struct {
+		command    string
+		args, want []string
+	}{
+		{"mailbox status", []string{"all", "*"}, []string{all, "*"}},
+		{"mailbox status", []string{"-t", "--", "all", "all"}, []string{"-t", "--", total, "all"}},
+		{"mailbox status", []string{"all", "*", "-t"}, []string{total, "*", "-t"}},
+		{"mailbox status", []string{"deleted all guid", "*"}, []string{"deleted guid " + all, "*"}},
+		{"mailbox status", []string{"messages", "all"}, []string{"messages", "all"}},
+		{"mailbox status", []string{"-y", "all", "*"}, []string{"-y", "all", "*"}},
+		{"mailbox status", nil, nil},
+		{"fetch", []string{"all", "all"}, []string{"all", "all"}},
+	} {
+		c, _ := LookupCommand(tt.command)
+		given := slices.Clone(tt.args)
+		got := c.ExplicitColumns(tt.args)
+		if !slices.Equal(got, tt.want) || !slices.Equal(tt.args, given) {
+			t.Errorf("%s %q: got %q, want %q; the arguments are %q now", tt.command, given, got, tt.want, tt.args)
+		}
+		before, ok := c.Columns(tt.args)
+		if after, okAfter := c.Columns(got); after != before || ok != okAfter {
+			t.Errorf("%s %q: %d columns (%v), and %d (%v) as %q", tt.command, tt.args, before, ok, after, okAfter, got)
+		}
 	}
 }

@@ -89,6 +89,7 @@ func (r *request) normalize(m doveadm.Minor) *refusal {
 	if !r.userColumn {
 		return nil
 	}
+	r.cmd.Args = r.info.ExplicitColumns(r.cmd.Args) // such a client counts those of old releases
 	if _, ok := r.info.Columns(r.cmd.Args); !ok {
 		return r.unknownColumns()
 	}
@@ -159,14 +160,11 @@ func hasControl(s string) bool {
 // columns returns the number of fields in a row of the reply of a server of
 // minor version m.
 func (r *request) columns(m doveadm.Minor) (int, bool) {
-	if m >= doveadm.MinorExtraFields && r.cmd.Name == "mailbox status" && slices.ContainsFunc(r.cmd.Args, mayMeanAll) {
-		// 2.4.2 sends one more than 2.4.1.
-		return 0, false
+	if m >= doveadm.MinorExtraFields && !slices.Equal(r.info.ExplicitColumns(r.cmd.Args), r.cmd.Args) {
+		return 0, false // a server of 1.3 may be of a release with more
 	}
 	return r.info.Columns(r.cmd.Args)
 }
-
-func mayMeanAll(arg string) bool { return slices.Contains(strings.Fields(arg), "all") }
 
 // repeatable reports whether the command may be sent again after its reply was
 // lost before the first byte. A command whose second run may report a failure

@@ -109,11 +109,20 @@ func (c command) refusedFor(s doveadm.Series, why explanationID, code, reason st
 	return c
 }
 
-// self in an argument stands for the user, teamFile for a file with the names of
-// the team.
+// self in an argument stands for the user, home for the user's home on the
+// server that has the mail, and teamFile for a file with the names of the team.
 const (
 	self     = "SELF"
+	home     = "HOME"
 	teamFile = "TEAMFILE"
+)
+
+// Paths in arguments, the same for every server. Dovecot makes a directory that
+// a command names, with the rights of root where it can: what shall not exist
+// is below a file, where nobody can make it.
+const (
+	someFile = "/etc/passwd"
+	nowhere  = someFile + "/none"
 )
 
 // fill returns the case with what its placeholders stand for.
@@ -129,6 +138,16 @@ func (c *command) fill(user, team string) *command {
 	return &filled
 }
 
+// at returns the case with the user's home in its arguments.
+func (c *command) at(dir string) *command {
+	filled := *c
+	filled.args = nil
+	for _, a := range c.args {
+		filled.args = append(filled.args, strings.ReplaceAll(a, home, dir))
+	}
+	return &filled
+}
+
 // changes reports whether the case may change the mail of its user.
 func (c *command) changes() bool {
 	if c.many != "" {
@@ -140,7 +159,9 @@ func (c *command) changes() bool {
 
 // reachesEverybody reports whether the case may read or change the mail of all
 // users.
-func (c *command) reachesEverybody() bool { return c.common != nil && c.common.kind == optionA }
+func (c *command) reachesEverybody() bool {
+	return c.common != nil && c.common.kind == optionA || c.many == "-A" || c.many == "-u *"
+}
 
 // of returns the user for whom the case runs with a worker.
 func (c *command) of(worker string) string {

@@ -59,5 +59,5 @@ func (c client) connect(s *site, addr string, proxied bool) runner {
 	if c.raw {
 		return &rawClient{addr: addr, minor: c.minor, proxied: proxied}
 	}
-	return &cliClient{version: c.version, config: s.cliConfig[c.version], addr: addr}
+	return &cliClient{version: c.version, config: s.cliConfig(c.version), addr: addr}
 }

@@ -32,6 +32,7 @@ type explanationID string
 const (
 	noReply        explanationID = "no reply"
 	malformedLine  explanationID = "malformed line"
+	controlFlag    explanationID = "control character as a flag"
 	controlInUser  explanationID = "control characters in a user name"
 	batchCommand   explanationID = "batch"
 	wholeServer    explanationID = "stop and reload"
@@ -73,6 +74,19 @@ func explanations() []*explanation {
 					if _, text, ok := strings.Cut(line, "doveadm client: "); ok {
 						o.Logs[i] = "error: doveadm-proxy: doveadm client: " + text
 					}
+				}
+			},
+		},
+		{
+			id:     controlFlag,
+			what:   "A flag that is a control character stands as `\\xNN` in the log line that refuses it.",
+			reason: "Raw it could end the line, and the rest be taken for another one.",
+			applies: func(t *trial, _ observation) bool {
+				return t.malformed() && strings.HasPrefix(t.cmd.line, "\x01t\t")
+			},
+			change: func(_ *trial, o *observation) {
+				for i, line := range o.Logs {
+					o.Logs[i] = strings.ReplaceAll(line, "Unknown flag: \t", `Unknown flag: \x09`)
 				}
 			},
 		},

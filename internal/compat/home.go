@@ -29,11 +29,14 @@ func (t *twins) makeTemplate(ctx context.Context) error {
 	if err := t.direct.SaveMail(templateUser, "Archive", dovecot.Message("user", "old message"), dovecot.Message("user", "older message")); err != nil {
 		return err
 	}
-	if err := t.runAll(ctx, templateUser, templateCommands(t.version)); err != nil {
+	if err := t.runAll(ctx, templateUser, templateCommands()); err != nil {
+		return fmt.Errorf("make the mail of the template: %w", err)
+	}
+	if err := writeFiles(homeOf(t.direct, templateUser)); err != nil {
 		return fmt.Errorf("make the mail of the template: %w", err)
 	}
 	t.template = filepath.Join(t.direct.Dir, "template")
-	err := copyTree(home(t.direct, templateUser), t.template)
+	err := copyTree(homeOf(t.direct, templateUser), t.template)
 	if err != nil {
 		return err
 	}
@@ -41,6 +44,42 @@ func (t *twins) makeTemplate(ctx context.Context) error {
 		return err
 	}
 	return t.learn(t.template)
+}
+
+// writeDict writes the dict of all users, in the directory of their homes, for
+// nothing of a user's is known to Dovecot's "mail dict".
+func (t *twins) writeDict() error {
+	var errs []error
+	for _, s := range []*dovecot.Server{t.direct, t.behind} {
+		path := filepath.Join(s.Dir, "mail", "dict")
+		info, err := os.Stat(filepath.Dir(path))
+		if err != nil {
+			return err
+		}
+		owner := info.Sys().(*syscall.Stat_t)
+		errs = append(errs, os.WriteFile(path, []byte(dictText(users())), 0o600), os.Chown(path, int(owner.Uid), int(owner.Gid)))
+	}
+	return errors.Join(errs...)
+}
+
+// writeFiles puts files that are no mail into a home, with the home's owner.
+func writeFiles(home string) error {
+	info, err := os.Stat(home)
+	if err != nil {
+		return err
+	}
+	owner := info.Sys().(*syscall.Stat_t)
+	for name, text := range otherFiles {
+		path := filepath.Join(home, name)
+		err := errors.Join(os.MkdirAll(filepath.Dir(path), 0o700), os.WriteFile(path, []byte(text), 0o600))
+		for ; err == nil && path != home; path = filepath.Dir(path) {
+			err = os.Chown(path, int(owner.Uid), int(owner.Gid))
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // runAll runs commands directly; each must succeed.
@@ -74,7 +113,7 @@ func (t *twins) fillBigUser(ctx context.Context) error {
 	if err := t.runAll(ctx, bigUser, bigCommands()); err != nil {
 		return fmt.Errorf("make the mail of user %s: %w", bigUser, err)
 	}
-	from, to := home(t.direct, bigUser), home(t.behind, bigUser)
+	from, to := homeOf(t.direct, bigUser), homeOf(t.behind, bigUser)
 	return errors.Join(copyTree(from, to), t.learn(from))
 }
 
@@ -82,7 +121,7 @@ func (t *twins) fillBigUser(ctx context.Context) error {
 func (t *twins) fillOddUser() error {
 	for _, s := range []*dovecot.Server{t.direct, t.behind} {
 		for _, name := range oddMailboxes {
-			maildir := filepath.Join(home(s, oddUser), "Maildir")
+			maildir := filepath.Join(homeOf(s, oddUser), "Maildir")
 			if err := copyTree(filepath.Join(maildir, ".Empty"), filepath.Join(maildir, "."+name)); err != nil {
 				return err
 			}
@@ -91,17 +130,17 @@ func (t *twins) fillOddUser() error {
 	return nil
 }
 
-func home(s *dovecot.Server, user string) string { return filepath.Join(s.Dir, "mail", user) }
+func homeOf(s *dovecot.Server, user string) string { return filepath.Join(s.Dir, "mail", user) }
 
 // reset gives a user the mail of the template again, on both twins.
 func (t *twins) reset(user string) error {
-	return errors.Join(copyTree(t.template, home(t.direct, user)), copyTree(t.template, home(t.behind, user)))
+	return errors.Join(copyTree(t.template, homeOf(t.direct, user)), copyTree(t.template, homeOf(t.behind, user)))
 }
 
 // states returns the state of a user's mail on both twins.
 func (t *twins) states(user string) (direct, behind string, err error) {
-	direct, errDirect := stateOf(home(t.direct, user))
-	behind, errBehind := stateOf(home(t.behind, user))
+	direct, errDirect := stateOf(homeOf(t.direct, user))
+	behind, errBehind := stateOf(homeOf(t.behind, user))
 	return direct, behind, errors.Join(errDirect, errBehind)
 }
 

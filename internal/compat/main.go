@@ -1,7 +1,7 @@
 // Command compat runs each of many commands twice, directly at a real Dovecot
 // and through the proxy, with every version of the protocol and with the real
 // doveadm program of each release series, and compares what the client sees.
-// It is for "make compat" and needs root. docs/compatibility.md, which it
+// It is for "make compat" and needs root. docs/compatibility.md, whose tables it
 // writes, says what is compared and what differs.
 package main
 
@@ -15,6 +15,8 @@ import (
 	"os/signal"
 	"regexp"
 	"runtime"
+	"slices"
+	"strings"
 	"syscall"
 	"time"
 
@@ -29,26 +31,14 @@ func init() {
 
 // options are what the command line says.
 type options struct {
-	binary string // the proxy's
-	update bool   // write the documents
-	only   *regexp.Regexp
+	binary string         // the proxy's
+	only   *regexp.Regexp // names of the comparisons to run; all if nil
 }
 
 func main() {
-	var o options
-	flag.StringVar(&o.binary, "proxy", "bin/doveadm-proxy", "the proxy's `binary`")
-	flag.BoolVar(&o.update, "update", false, "write what was found into "+document+" and the totals into "+readme)
-	only := flag.String("run", "", "run only what matches this `regexp`, by its client, backend and case as a difference names them: \"protocol 1.0 on Dovecot 2.3: mailbox list\"")
-	flag.Parse()
-	var err error
-	if o.only, err = regexp.Compile(*only); err != nil {
-		fmt.Fprintf(os.Stderr, "compat: -run: %v\n", err)
-		os.Exit(2)
-	}
-	if *only == "" {
-		o.only = nil
-	} else if o.update {
-		fmt.Fprintln(os.Stderr, "compat: -update: the documents are about all cases, leave out -run")
+	o, err := parse(os.Args[1:])
+	if err != nil {
+		fmt.Fprintf(os.Stderr, "compat: %v\n", err)
 		os.Exit(2)
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
@@ -60,11 +50,34 @@ func main() {
 	}
 }
 
-// run runs everything and prints the matrix. An unexplained difference is an
-// error, and so are an explanation that explained nothing and documents that
-// say something else.
+func parse(args []string) (o options, err error) {
+	flags := flag.NewFlagSet("compat", flag.ExitOnError)
+	flags.StringVar(&o.binary, "proxy", "bin/doveadm-proxy", "the proxy's `binary`")
+	only := flags.String("run", "", "run only the comparisons whose names match this `regexp`, and leave the documents as they are; "+
+		"the names begin with client and backend, as in \"protocol 1.0 on Dovecot 2.3: mailbox list\"")
+	flags.Parse(args)
+	if *only != "" {
+		if o.only, err = regexp.Compile(*only); err != nil {
+			return o, fmt.Errorf("-run: %w", err)
+		}
+	}
+	return o, nil
+}
+
+// run runs everything, prints the matrix and fills the documents. An
+// unexplained difference is an error, and so is an explanation that explained
+// nothing.
 func run(ctx context.Context, o options, stdout io.Writer) error {
-	m, err := compare(ctx, o.binary, selectJobs(o.only), stdout)
+	jobs := allJobs()
+	if o.only != nil {
+		jobs = slices.DeleteFunc(jobs, func(j job) bool { return !o.only.MatchString(j.String()) })
+		if len(jobs) == 0 {
+			return fmt.Errorf("-run: no comparison has a name that matches %q", o.only)
+		}
+	} else if err := checkDocuments(); err != nil {
+		return err // not after the work
+	}
+	m, err := compare(ctx, o.binary, jobs, stdout)
 	if err != nil {
 		return err
 	}
@@ -76,12 +89,9 @@ func run(ctx context.Context, o options, stdout io.Writer) error {
 		return nil
 	}
 	if stale := m.stale(explanations()); len(stale) > 0 {
-		return fmt.Errorf("these explanations explain nothing any more, remove them: %q", stale)
+		return fmt.Errorf("these explanations explain nothing, remove them: %q", stale)
 	}
-	if o.update {
-		return m.writeDocuments()
-	}
-	return m.checkDocuments()
+	return m.writeDocuments()
 }
 
 // compare runs jobs on servers and a proxy of their own.
@@ -92,6 +102,11 @@ func compare(ctx context.Context, binary string, jobs []job, progress io.Writer)
 		return nil, interrupted(ctx, err)
 	}
 	m := newMatrix(clients())
+	for _, version := range dovecot.Versions() {
+		if m.releases[version], err = release(ctx, version); err != nil {
+			return nil, errors.Join(interrupted(ctx, err), s.close())
+		}
+	}
 	left := map[cell]int{}
 	for _, j := range jobs {
 		left[cell{j.client, j.backend}]++
@@ -106,19 +121,35 @@ func compare(ctx context.Context, binary string, jobs []job, progress io.Writer)
 	return m, errors.Join(interrupted(ctx, err), s.close())
 }
 
-// selectJobs returns all jobs, or those whose names match.
-func selectJobs(only *regexp.Regexp) (jobs []job) {
+// allJobs are all comparisons, in a fixed order.
+func allJobs() (jobs []job) {
 	for _, c := range clients() {
 		for _, version := range dovecot.Versions() {
 			for _, cmd := range allCases(version) {
-				name := fmt.Sprintf("%s on Dovecot %s: %s", c, version, cmd.title)
-				if c.can(&cmd) && (only == nil || only.MatchString(name)) {
+				if c.can(&cmd) {
 					jobs = append(jobs, job{c, version, &cmd})
 				}
 			}
 		}
 	}
 	return jobs
+}
+
+// release returns what a version says of itself, "2.3.19.1".
+func release(ctx context.Context, version dovecot.Version) (string, error) {
+	cmd, err := dovecot.Command(ctx, version, "dovecot", "--version")
+	if err != nil {
+		return "", err
+	}
+	result, err := dovecot.Run(ctx, cmd)
+	if err != nil {
+		return "", err
+	}
+	name, _, _ := strings.Cut(strings.TrimSpace(result.Stdout), " ")
+	if !strings.HasPrefix(name, string(version)+".") {
+		return "", fmt.Errorf("dovecot --version of %s: %+v", version, result)
+	}
+	return name, nil
 }
 
 // interrupted replaces the error of what a signal ended in the middle.

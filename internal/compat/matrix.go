@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"github.com/doveadm-proxy/doveadm-proxy/internal/dovecot"
+	"github.com/doveadm-proxy/doveadm-proxy/internal/markdown"
 )
 
 // cell of the matrix.
@@ -17,13 +18,17 @@ type cell struct {
 // matrix counts findings.
 type matrix struct {
 	clients      []client
+	releases     map[dovecot.Version]string
 	counts       map[cell]*[verdicts]int
 	explanations map[explanationID]int // trials in which each changed what is expected
 	unexplained  []finding
 }
 
 func newMatrix(clients []client) *matrix {
-	m := &matrix{clients: clients, counts: map[cell]*[verdicts]int{}, explanations: map[explanationID]int{}}
+	m := &matrix{
+		clients: clients, releases: map[dovecot.Version]string{},
+		counts: map[cell]*[verdicts]int{}, explanations: map[explanationID]int{},
+	}
 	for _, c := range clients {
 		for _, version := range dovecot.Versions() {
 			m.counts[cell{c, version}] = new([verdicts]int)
@@ -69,33 +74,32 @@ func (m *matrix) stale(all []*explanation) (ids []explanationID) {
 
 // table returns the matrix in Markdown.
 func (m *matrix) table() string {
-	var b strings.Builder
-	b.WriteString("| client |")
+	header := []string{"client"}
 	for _, version := range dovecot.Versions() {
-		fmt.Fprintf(&b, " Dovecot %s: cases | equal | explained | unexplained |", version)
+		header = append(header, "on Dovecot "+string(version), "equal", "explained", "unexplained")
 	}
-	b.WriteString("\n|---|" + strings.Repeat("---|", len(dovecot.Versions())*(1+int(verdicts))) + "\n")
+	t := markdown.NewTable(header...)
 	for _, c := range m.clients {
-		fmt.Fprintf(&b, "| %s |", c)
+		row := []string{c.String()}
 		for _, version := range dovecot.Versions() {
-			fmt.Fprintf(&b, " %d |", m.cases(cell{c, version}))
+			row = append(row, fmt.Sprint(m.cases(cell{c, version})))
 			for _, count := range m.counts[cell{c, version}] {
-				fmt.Fprintf(&b, " %d |", count)
+				row = append(row, fmt.Sprint(count))
 			}
 		}
-		b.WriteString("\n")
+		t.Row(row...)
 	}
-	return b.String()
+	return t.String()
 }
 
 // summary returns the totals in a sentence.
 func (m *matrix) summary() string {
 	var cases []string
 	for _, version := range dovecot.Versions() {
-		cases = append(cases, fmt.Sprintf("%d for Dovecot %s", len(allCases(version)), version))
+		cases = append(cases, fmt.Sprintf("%d on Dovecot %s", len(allCases(version)), m.releases[version]))
 	}
-	return fmt.Sprintf("Command cases: %s. Comparisons: %d, of which %d are equal, %d explained and %d unexplained.\n",
-		strings.Join(cases, ", "), m.total(equal)+m.total(explained)+m.total(unexplained),
+	return fmt.Sprintf("Command cases: %s. Comparisons in %d pairs of client and backend: %d, of which %d are equal, %d explained and %d unexplained.\n",
+		strings.Join(cases, ", "), len(m.counts), m.total(equal)+m.total(explained)+m.total(unexplained),
 		m.total(equal), m.total(explained), m.total(unexplained))
 }
 

@@ -28,6 +28,7 @@ type normalizer struct {
 
 var (
 	sessionIDs  = regexp.MustCompile(`<\d+><[^>]*>`)
+	tempNames   = regexp.MustCompile(`temp\.[^./ ]+\.\d+\.`)
 	processIDs  = regexp.MustCompile(`doveadm\(\d+\)`)
 	anyPrefix   = regexp.MustCompile(`doveadm\((?:PID|127\.0\.0\.1.*?)\): ((?:doveadm: )*(?:Client sent|Unexpected or incomplete option|Extraneous arguments|Invalid parameter|doveadm client:))`)
 	backtraces  = regexp.MustCompile(`Raw backtrace: .*`)
@@ -51,6 +52,7 @@ func normalizations() []normalization {
 		{
 			"process and session ids", "each connection has a process of its own, and each command a session id",
 			func(_ *normalizer, text string) string {
+				text = tempNames.ReplaceAllString(text, "temp.HOST.PID.")
 				return processIDs.ReplaceAllString(sessionIDs.ReplaceAllString(text, "<PID><SESSION>"), "doveadm(PID)")
 			},
 		},

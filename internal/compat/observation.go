@@ -20,9 +20,10 @@ func (o observation) equal(p observation) bool { return o.String() == p.String()
 // rows keeps what the doveadm program prints of a user's mail and its exit
 // code. The rows are sorted: which user comes first depends on the moment.
 func (o observation) rows() observation {
-	lines := strings.SplitAfter(o.Output, "\n")
+	// JSON has all of them in one line.
+	lines := strings.Split(strings.ReplaceAll(strings.Trim(o.Output, "[]\n"), "},{", "}\n{"), "\n")
 	slices.Sort(lines)
-	return observation{Output: strings.Join(lines, ""), Status: o.Status}
+	return observation{Output: strings.Join(lines, "\n"), Status: o.Status}
 }
 
 func (o observation) String() string {

@@ -25,13 +25,37 @@ func templateMails() [][]byte {
 	}
 }
 
+// otherFiles are those of a home that "mail fs" works on.
+var otherFiles = map[string]string{
+	"fs/file":          "a\ttab, \x01 and \xfc\nand a second line",
+	"fs/dir/one":       "1",
+	"fs/dir/two words": "2",
+}
+
+// Names that the configuration of Dovecot 2.4 has for what "mail fs" and "mail
+// dict" work on. The dict is that of a plugin that is not loaded, so nothing else
+// uses it.
+const (
+	fsName   = "compat_fs"
+	dictName = "quota_clone"
+)
+
+// dictText is what the dict has for each user at first.
+func dictText(users []string) string {
+	var b strings.Builder
+	for _, user := range users {
+		fmt.Fprintf(&b, "shared/%[1]s/number\n41\nshared/%[1]s/test\na value\n", user)
+	}
+	return b.String()
+}
+
 // oddMailboxes have what the protocol escapes in their names.
 var oddMailboxes = []string{"tab\tname", "\x01", "\x011", "line\nend\r", "\x01t\t\t"}
 
 // templateCommands complete everybody's mail.
-func templateCommands(version dovecot.Version) []command {
+func templateCommands() []command {
 	script := []byte("require \"fileinto\";\r\nkeep;\r\n")
-	list := []command{
+	return []command{
 		{name: "mailbox create", args: []string{"Work", "Work.2023", "Grüße", "Empty"}},
 		{name: "mailbox create", args: []string{"-s", "Subscribed"}},
 		{name: "mailbox create", args: []string{"--", "-dash"}},
@@ -48,8 +72,6 @@ func templateCommands(version dovecot.Version) []command {
 		{name: "index", args: []string{"*"}},
 		{name: "quota recalc"},
 	}
-	_ = version
-	return list
 }
 
 // largeMail is a mail of 300 KiB whose lines have what the protocol escapes.

@@ -30,7 +30,7 @@ const (
 	nobody       = "nobody"   // does not exist
 )
 
-// teamUsers are whom the doveadm program finds for -A and masks.
+// teamUsers are for cases of several users.
 var teamUsers = []string{"team1", "team2", "team3"}
 
 // oddNames have names that Dovecot can look up and that somebody could get
@@ -69,7 +69,13 @@ language en {
 language_tokenizer_generic_algorithm = simple
 crypt_user_key_curve = secp521r1
 crypt_write_algorithm =
-fs posix {
+fs compat_fs {
+  fs_driver = posix
+}
+quota_clone {
+  dict file {
+    path = {{.Dir}}/mail/dict
+  }
 }
 `,
 }
@@ -88,20 +94,25 @@ type twins struct {
 	known    map[string]bool // random numbers that are in it
 
 	// everybody is locked by a case that reads or changes the mail of all
-	// users, and locked for reading by those that do not.
+	// users, and locked for reading by those that do not. Of several twins, the
+	// oldest version's comes first.
 	everybody sync.RWMutex
 }
 
 // site is what the commands run on.
 type site struct {
 	twins map[dovecot.Version]*twins
-	// cliConfig are the configurations of the doveadm program, by its version.
-	cliConfig map[dovecot.Version]string
+	// around is what was in the directories around the servers' own before.
+	around map[string]bool
 }
 
 // startSite starts everything. On an error nothing is left.
 func startSite(ctx context.Context, binary string) (*site, error) {
-	s := &site{twins: map[dovecot.Version]*twins{}, cliConfig: map[dovecot.Version]string{}}
+	s := &site{twins: map[dovecot.Version]*twins{}}
+	var err error
+	if s.around, err = listAround(); err != nil {
+		return nil, err
+	}
 	if err := s.start(ctx, binary); err != nil {
 		return nil, errors.Join(err, s.close())
 	}
@@ -123,13 +134,6 @@ func (s *site) start(ctx context.Context, binary string) error {
 	if err := group.Wait(); err != nil {
 		return err
 	}
-	for version, t := range s.twins {
-		config, err := teamConfig(t.direct)
-		if err != nil {
-			return err
-		}
-		s.cliConfig[version] = config
-	}
 	return nil
 }
 
@@ -146,6 +150,9 @@ func (t *twins) start(ctx context.Context, binary string) error {
 		}
 		*twin.server = server
 	}
+	if err := t.writeDict(); err != nil {
+		return err
+	}
 	if err := t.makeTemplate(ctx); err != nil {
 		return err
 	}
@@ -157,7 +164,10 @@ func (t *twins) start(ctx context.Context, binary string) error {
 	if err := errors.Join(t.fillBigUser(ctx), t.fillOddUser()); err != nil {
 		return err
 	}
-	var err error
+	err := os.WriteFile(filepath.Join(t.direct.Dir, teamList), []byte(strings.Join(teamUsers, "\n")+"\n"), 0o644)
+	if err != nil {
+		return err
+	}
 	t.proxy, err = startProxy(ctx, binary, t.behind)
 	return err
 }
@@ -171,13 +181,17 @@ func inside(server *dovecot.Server) string {
 	return dir
 }
 
-// teamFile returns the name of a file with the names of the team, as the
-// doveadm program of a version sees it.
-func (s *site) teamFile(version dovecot.Version) (string, error) {
-	if version == "" {
-		return "", nil // of a raw client
-	}
-	return version.Inside(filepath.Join(s.twins[version].direct.Dir, "team.list"))
+// cliConfig returns the configuration of the doveadm program of a version: that
+// of a server, whom the program asks for the names of all users.
+func (s *site) cliConfig(version dovecot.Version) string { return s.twins[version].direct.Config }
+
+// teamList is the file with the names of the team, in a server's directory.
+const teamList = "team.list"
+
+// teamFile returns the name of that file, as the doveadm program of a version
+// sees it.
+func (s *site) teamFile(version dovecot.Version) string {
+	return filepath.Join(inside(s.twins[version].direct), teamList)
 }
 
 // logs are what the servers have logged, the end of it.
@@ -190,27 +204,6 @@ func (t *twins) logs() string {
 		}
 	}
 	return text
-}
-
-// teamConfig writes the server's configuration once more, with few users.
-func teamConfig(server *dovecot.Server) (string, error) {
-	text, err := os.ReadFile(server.Config)
-	if err != nil {
-		return "", err
-	}
-	lines := ""
-	for _, user := range teamUsers {
-		lines += user + ":{PLAIN}unused::::::\n"
-	}
-	if err := os.WriteFile(filepath.Join(server.Dir, "team"), []byte(lines), 0o644); err != nil {
-		return "", err
-	}
-	if err := os.WriteFile(filepath.Join(server.Dir, "team.list"), []byte(strings.Join(teamUsers, "\n")+"\n"), 0o644); err != nil {
-		return "", err
-	}
-	path := filepath.Join(server.Dir, "team.conf")
-	config := strings.ReplaceAll(string(text), inside(server)+"/users", inside(server)+"/team")
-	return path, os.WriteFile(path, []byte(config), 0o600)
 }
 
 // close ends everything and removes it.
@@ -226,7 +219,43 @@ func (s *site) close() error {
 			}
 		}
 	}
-	return errors.Join(errs...)
+	return errors.Join(append(errs, s.checkAround())...)
+}
+
+// listAround lists the directories in which a command would leave something that
+// was told to and has found a way.
+func listAround() (map[string]bool, error) {
+	names := map[string]bool{}
+	for _, version := range dovecot.Versions() {
+		root, err := version.Root()
+		if err != nil {
+			return nil, err
+		}
+		for _, dir := range []string{"/", "/home", "/var/mail"} {
+			entries, err := os.ReadDir(filepath.Join(root, dir))
+			if err != nil {
+				return nil, err
+			}
+			for _, e := range entries {
+				names[filepath.Join(root, dir, e.Name())] = true
+			}
+		}
+	}
+	return names, nil
+}
+
+// checkAround reports what the commands have left there.
+func (s *site) checkAround() error {
+	now, err := listAround()
+	if err != nil {
+		return err
+	}
+	for name := range now {
+		if !s.around[name] {
+			return fmt.Errorf("%s was not there before: if a case has made it, it shall not", name)
+		}
+	}
+	return nil
 }
 
 // proxyTimeout: the proxy starts and ends in a fraction of a second.

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -24,6 +25,9 @@ type job struct {
 	cmd     *command
 }
 
+// String is the name of the job.
+func (j job) String() string { return fmt.Sprintf("%s on Dovecot %s: %s", j.client, j.backend, j.cmd.title) }
+
 // runJobs runs all jobs and hands each finding to found, one at a time. What
 // is wrong with the test itself ends it with an error.
 func runJobs(ctx context.Context, s *site, jobs []job, explanations []*explanation, found func(finding)) error {
@@ -41,7 +45,7 @@ func runJobs(ctx context.Context, s *site, jobs []job, explanations []*explanati
 			for j := range queue {
 				f, err := w.run(ctx, j)
 				if err != nil {
-					return fmt.Errorf("%s on %s: %s: %w", j.client, j.backend, j.cmd.title, err)
+					return fmt.Errorf("%s: %w", j, err)
 				}
 				mu.Lock()
 				found(f)
@@ -100,18 +104,20 @@ func (w *worker) run(ctx context.Context, j job) (finding, error) {
 	direct := way{j.client, pair.direct, pair.direct.Addr, pair.known}
 	proxied := way{j.client, pair.behind, pair.proxy.addr, pair.known}
 	user := j.cmd.of(w.user)
-	team, err := w.site.teamFile(j.client.version)
-	if err != nil {
-		return finding{}, err
+	team := ""
+	if !j.client.raw {
+		team = w.site.teamFile(j.client.version)
 	}
 	c := j.cmd.fill(user, team)
-
+	defer w.site.reserve(j, c)()
 	if c.reachesEverybody() {
-		pair.everybody.Lock()
-		defer pair.everybody.Unlock()
-	} else {
-		pair.everybody.RLock()
-		defer pair.everybody.RUnlock()
+		for _, version := range j.reaches(c) {
+			for n := range workers {
+				if err := w.site.twins[version].reset(workerUser(n)); err != nil {
+					return finding{}, err
+				}
+			}
+		}
 	}
 	if user == w.user {
 		if dirty, used := w.dirty[j.backend]; dirty || !used {
@@ -132,7 +138,8 @@ func (w *worker) run(ctx context.Context, j job) (finding, error) {
 		// What the administrator of a server sees at home is right. Directly
 		// the versions disagree about who has to print the user names.
 		direct.server = w.site.twins[j.client.version].direct
-		if want, err = runLocal(ctx, j.client.version, w.site.cliConfig[j.client.version], c); err != nil {
+		var err error
+		if want, err = runLocal(ctx, j.client.version, w.site.cliConfig(j.client.version), c); err != nil {
 			return finding{}, err
 		}
 		got = w.observe(ctx, proxied, c, user)
@@ -144,6 +151,7 @@ func (w *worker) run(ctx context.Context, j job) (finding, error) {
 		got = w.observe(ctx, proxied, c, user)
 	}
 	if user == w.user && c.changes() {
+		var err error
 		if want.State, got.State, err = pair.states(user); err != nil {
 			return finding{}, err
 		}
@@ -161,6 +169,34 @@ func (w *worker) run(ctx context.Context, j job) (finding, error) {
 	return t.judge(w.explanations, w.normalize(direct, c, want, now), w.normalize(proxied, c, got, now)), nil
 }
 
+// reaches returns the versions of the servers that a job needs, the oldest first.
+func (j job) reaches(c *command) []dovecot.Version {
+	return slices.DeleteFunc(dovecot.Versions(), func(v dovecot.Version) bool {
+		return v != j.backend && (c.many == "" || v != j.client.version)
+	})
+}
+
+// reserve waits until the mail that a job reaches is not what another one works
+// on, and returns what ends that.
+func (s *site) reserve(j job, c *command) (release func()) {
+	var releases []func()
+	for _, version := range j.reaches(c) {
+		lock := &s.twins[version].everybody
+		if c.reachesEverybody() {
+			lock.Lock()
+			releases = append(releases, lock.Unlock)
+		} else {
+			lock.RLock()
+			releases = append(releases, lock.RUnlock)
+		}
+	}
+	return func() {
+		for _, release := range releases {
+			release()
+		}
+	}
+}
+
 // observe runs a case one way. That a client could not be run, or got no
 // answer, is something to be compared, too.
 func (w *worker) observe(ctx context.Context, y way, c *command, user string) observation {
@@ -170,7 +206,7 @@ func (w *worker) observe(ctx context.Context, y way, c *command, user string) ob
 		r = y.client.connect(w.site, y.addr, y.addr != y.server.Addr)
 		w.runners[e] = r
 	}
-	o, err := r.run(ctx, c, user)
+	o, err := r.run(ctx, c.at(inside(y.server)+"/mail/"+user), user)
 	if err != nil {
 		r.close()
 		o.Status += fmt.Sprintf(" (%v)", err)
