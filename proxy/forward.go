@@ -307,7 +307,7 @@ func (t *task) interrupted(rl *relay, err error) verdict {
 		t.res.reason = fmt.Sprintf("backend %s was lost in the middle of the command: %v", t.res.backend, err)
 	}
 	if rl.scan.Fields() > 0 || rl.scan.MidField() {
-		columns, known := t.request.columns(rl.conn.Client().ServerMinor())
+		columns, known := rl.columns()
 		if !known {
 			// Nobody can say where the row would end.
 			t.out.log(doveadm.LogError, t.res.reason)

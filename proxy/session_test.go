@@ -1,7 +1,6 @@
 package proxy_test
 
 import (
-	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -167,31 +166,4 @@ func TestWriteTimeoutOfABackend(t *testing.T) {
 	// More than sockets hold.
 	c.refused(t, "\talice\tsave\n"+strings.Repeat("x", 40<<20)+"\r\n.\r\n", "-TEMPFAIL", "backend b1", "timeouts.write")
 	s.log.wait(t, "[ERROR]", "command=save", "outcome=timeout", "timeouts.write")
-}
-
-// TestUserColumnOfAllFields: servers of 2.4.2 answer "all" with one column more
-// than those before, so the client that counts on the fields of its own release
-// asks for each of them.
-func TestUserColumnOfAllFields(t *testing.T) {
-	h := func(c *doveadmtest.Conn, cmd *doveadm.Command) {
-		if cmd.Name == "quota get" {
-			answer(c, cmd)
-			return
-		}
-		row := append([]string{"INBOX"}, strings.Fields(cmd.Args[0])...)
-		if slices.Contains(row, "all") {
-			row = strings.Fields("INBOX 1 2 3 4 5 6 7 8 9 10")
-		}
-		c.Fields(row...)
-		c.Fields(row...)
-		c.Status("+")
-	}
-	s, _ := startWith(t, 3, h, nil)
-	c := s.login(t, client10)
-	r := c.run(t, "\talice\tmailbox status\t-A\tall\tall\n")
-	row := "alice\tINBOX\tmessages\trecent\tuidnext\tuidvalidity\tunseen\thighestmodseq\tvsize\tguid\tfirstsaved\t"
-	if want := row + row; r.status != "+" || r.output != want {
-		t.Errorf("got %q and status %q, want %q", r.output, r.status, want)
-	}
-	c.works(t)
 }

@@ -86,7 +86,9 @@ func normalizations() []normalization {
 }
 
 func (n *normalizer) times(text string) string {
-	recent := func(t time.Time) bool { return !t.Before(n.since.Truncate(time.Second)) && !t.After(n.until.Add(10*time.Minute)) }
+	recent := func(t time.Time) bool {
+		return !t.Before(n.since.Truncate(time.Second)) && !t.After(n.until.Add(10*time.Minute))
+	}
 	text = dates.ReplaceAllStringFunc(text, func(s string) string {
 		if t, err := time.Parse(time.DateTime, s[:len(time.DateTime)]); err != nil || !recent(t) {
 			return s

@@ -26,7 +26,9 @@ type job struct {
 }
 
 // String is the name of the job.
-func (j job) String() string { return fmt.Sprintf("%s on Dovecot %s: %s", j.client, j.backend, j.cmd.title) }
+func (j job) String() string {
+	return fmt.Sprintf("%s on Dovecot %s: %s", j.client, j.backend, j.cmd.title)
+}
 
 // runJobs runs all jobs and hands each finding to found, one at a time. What
 // is wrong with the test itself ends it with an error.
