@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 
@@ -308,11 +309,31 @@ func describeFile(name string, data []byte) string {
 	}
 	switch base {
 	case "dovecot-uidlist":
-		data = mailInUIDList.ReplaceAll(data, []byte(":MAIL"))
+		return describeUIDList(name, string(data))
 	case "dovecot-attributes":
 		return describeDict(name, data)
 	}
 	return fmt.Sprintf("%s %q", name, data)
+}
+
+// describeUIDList leaves out what Dovecot adds to a list at times of its own:
+// the sizes of mails, and the next UID of the header, which may be behind that
+// of the last mail.
+func describeUIDList(name, text string) string {
+	header, records, _ := strings.Cut(text, "\n")
+	next, lines := 0, []string{}
+	if n := nextUID.FindStringSubmatch(header); n != nil {
+		next, _ = strconv.Atoi(n[1])
+	}
+	for record := range strings.Lines(records) {
+		record = sizeInUIDList.ReplaceAllString(mailInUIDList.ReplaceAllString(record, ":MAIL"), "")
+		uid, _, _ := strings.Cut(record, " ")
+		if n, err := strconv.Atoi(uid); err == nil {
+			next = max(next, n+1)
+		}
+		lines = append(lines, record)
+	}
+	return fmt.Sprintf("%s %q", name, nextUID.ReplaceAllString(header, fmt.Sprintf(" N%d", next))+"\n"+strings.Join(lines, ""))
 }
 
 // describeDict sorts the keys of a dict, each of which has a line before that
@@ -330,4 +351,6 @@ func describeDict(name string, data []byte) string {
 var (
 	mailName      = regexp.MustCompile(`^\d+\.M[^,:]*((?:,[SW]=\d+)*(?::2,.*)?)$`)
 	mailInUIDList = regexp.MustCompile(`:\d+\.M\S*`)
+	sizeInUIDList = regexp.MustCompile(` [SW]\d+`)
+	nextUID       = regexp.MustCompile(` N(\d+)`)
 )

@@ -11,7 +11,25 @@ import (
 )
 
 // needed are comparisons that need an explanation, one or more for each.
-var needed = map[explanationID][]string{}
+var needed = map[explanationID][]string{
+	noReply:        {"protocol 1.0 on Dovecot 2.3: acl set Work user=bob nosuchright", "doveadm 2.4 on Dovecot 2.3: search nosuchkey"},
+	malformedLine:  {`protocol 1.2 on Dovecot 2.4: line "\n"`},
+	controlFlag:    {`protocol 1.3 on Dovecot 2.3: line "\x01t\tSELF\tmailbox list\n"`},
+	controlInUser:  {`protocol 1.2 on Dovecot 2.3: mailbox list for "line\nend"`, `doveadm 2.3 on Dovecot 2.4: mailbox list for "tab\tbed"`},
+	batchCommand:   {"protocol 1.1 on Dovecot 2.3: batch : mailbox subscribe Work : mailbox unsubscribe Subscribed"},
+	wholeServer:    {`protocol 1.4 on Dovecot 2.4: stop for ""`},
+	inputArguments: {"protocol 1.2 on Dovecot 2.4: sieve put, no argument", "doveadm 2.4 on Dovecot 2.3: save -U 100"},
+	serverFile:     {"protocol 1.0 on Dovecot 2.4: mailbox list -F /etc/passwd"},
+	allUsersNew:    {"protocol 1.3 on Dovecot 2.3: mailbox list -A"},
+	allUsersOld:    {"protocol 1.2 on Dovecot 2.4: quota get -A"},
+	userFileOld:    {`protocol 1.1 on Dovecot 2.3: mailbox list -F ""`},
+	maskOld:        {"protocol 1.0 on Dovecot 2.4: quota get -u user*"},
+	maskNew:        {"protocol 1.4 on Dovecot 2.3: quota get -u user*"},
+	unknownForAll:  {"protocol 1.2 on Dovecot 2.3: nosuchcommand -A"},
+	noLookup:       {"protocol 1.0 on Dovecot 2.3: mailbox list --no-userdb-lookup"},
+	ttlReached:     {"protocol 1.3 on Dovecot 2.4: mailbox list with proxy-ttl=1"},
+	ttlReplaced:    {"protocol 1.3 on Dovecot 2.4: mailbox list with proxy-ttl=NaN"},
+}
 
 // every is how many comparisons there are for one in the sample, besides those.
 const every = 41

@@ -85,3 +85,17 @@ func TestRows(t *testing.T) {
 		}
 	}
 }
+
+func TestDescribeUIDList(t *testing.T) {
+	const settled = "/x \"3 V17 N4 Gab\\n1 :MAIL\\n3 Gff :MAIL\\n\""
+	for text, want := range map[string]string{
+		"3 V17 N4 Gab\n1 :12.M34P5.host\n3 Gff :13.M34P5.host,S=9\n":              settled,
+		"3 V17 N1 Gab\n1 S241 W250 :12.M34P5.host\n3 S9 Gff :13.M34P5.host,S=9\n": settled,
+		"3 V17 N9 Gab\n1 :12.M34P5.host\n":                                        "/x \"3 V17 N9 Gab\\n1 :MAIL\\n\"",
+		"3 V17 N9 Gab\n":                                                          "/x \"3 V17 N9 Gab\\n\"",
+	} {
+		if got := describeUIDList("/x", text); got != want {
+			t.Errorf("%q became %s, want %s", text, got, want)
+		}
+	}
+}
