@@ -47,6 +47,8 @@ func replacementTable() string {
 	for _, n := range orderNormalizations() {
 		t.Row(n.what, n.reason)
 	}
+	t.Row("Dovecot's indexes, caches and locks, in what is left of a user's mail", "it writes them when it looks, whatever it was told")
+	t.Row("names of new mail files, sizes in the lists of UIDs, the next UID where it follows from the last one", "names are made of time and process; the others are written when Dovecot comes to it")
 	return t.String()
 }
 

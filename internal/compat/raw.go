@@ -6,8 +6,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strings"
 	"syscall"
 	"time"
+	"unicode"
 
 	"github.com/doveadm-proxy/doveadm-proxy/doveadm"
 )
@@ -84,7 +86,10 @@ func (r *rawClient) run(ctx context.Context, c *command, user string) (observati
 		o.Status += fmt.Sprintf(" and behind it %q", stray)
 	}
 	reusable := o.Status == "+" || o.Status == "-NOUSER" || o.Status == "-NOTFOUND"
-	if o.Status == "" || !r.proxied && (global || !reusable) {
+	// A server of 2.3 has the user name in the log prefix of what follows, which
+	// a line end in it would break.
+	odd := strings.ContainsFunc(user, unicode.IsControl)
+	if o.Status == "" || !r.proxied && (global || !reusable || odd) {
 		r.close()
 	}
 	return o, nil
