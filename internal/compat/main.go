@@ -81,7 +81,7 @@ func run(ctx context.Context, o options, stdout io.Writer) error {
 	if err != nil {
 		return err
 	}
-	fmt.Fprintf(stdout, "\n%s\n%s%s", m.table(), m.summary(), m.report())
+	fmt.Fprintf(stdout, "\n%s\n%s", m.table(), m.summary())
 	if n := m.total(unexplained); n > 0 {
 		return fmt.Errorf("%d unexplained differences", n)
 	}
@@ -94,7 +94,8 @@ func run(ctx context.Context, o options, stdout io.Writer) error {
 	return m.writeDocuments()
 }
 
-// compare runs jobs on servers and a proxy of their own.
+// compare runs jobs on servers and a proxy of their own. What is unexplained is
+// printed at once.
 func compare(ctx context.Context, binary string, jobs []job, progress io.Writer) (*matrix, error) {
 	start := time.Now()
 	s, err := startSite(ctx, binary)
@@ -113,6 +114,9 @@ func compare(ctx context.Context, binary string, jobs []job, progress io.Writer)
 	}
 	err = runJobs(ctx, s, jobs, explanations(), func(f finding) {
 		m.add(f)
+		if f.verdict == unexplained {
+			fmt.Fprint(progress, f)
+		}
 		if left[f.cell]--; left[f.cell] == 0 {
 			fmt.Fprintf(progress, "%5.0fs %s on Dovecot %s: %d cases, %d unexplained\n", time.Since(start).Seconds(),
 				f.cell.client, f.cell.backend, m.cases(f.cell), m.counts[f.cell][unexplained])

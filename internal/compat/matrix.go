@@ -2,7 +2,6 @@ package main
 
 import (
 	"fmt"
-	"slices"
 	"strings"
 
 	"github.com/doveadm-proxy/doveadm-proxy/internal/dovecot"
@@ -21,7 +20,6 @@ type matrix struct {
 	releases     map[dovecot.Version]string
 	counts       map[cell]*[verdicts]int
 	explanations map[explanationID]int // trials in which each changed what is expected
-	unexplained  []finding
 }
 
 func newMatrix(clients []client) *matrix {
@@ -41,9 +39,6 @@ func (m *matrix) add(f finding) {
 	m.counts[f.cell][f.verdict]++
 	for _, id := range f.explanations {
 		m.explanations[id]++
-	}
-	if f.verdict == unexplained {
-		m.unexplained = append(m.unexplained, f)
 	}
 }
 
@@ -101,18 +96,4 @@ func (m *matrix) summary() string {
 	return fmt.Sprintf("Command cases: %s. Comparisons in %d pairs of client and backend: %d, of which %d are equal, %d explained and %d unexplained.\n",
 		strings.Join(cases, ", "), len(m.counts), m.total(equal)+m.total(explained)+m.total(unexplained),
 		m.total(equal), m.total(explained), m.total(unexplained))
-}
-
-// report returns what is wrong, or nothing.
-func (m *matrix) report() string {
-	var b strings.Builder
-	slices.SortStableFunc(m.unexplained, func(a, b finding) int { return strings.Compare(a.title, b.title) })
-	for _, f := range m.unexplained {
-		fmt.Fprintf(&b, "%s on Dovecot %s: %s", f.cell.client, f.cell.backend, f.title)
-		for _, id := range f.explanations {
-			fmt.Fprintf(&b, " (explained by: %s)", id)
-		}
-		fmt.Fprintf(&b, "\n%s", f.report)
-	}
-	return b.String()
 }

@@ -39,6 +39,15 @@ type finding struct {
 	report       string          // of what is unexplained
 }
 
+// String tells of a difference.
+func (f finding) String() string {
+	by := ""
+	for _, id := range f.explanations {
+		by += fmt.Sprintf(" (explained by: %s)", id)
+	}
+	return fmt.Sprintf("%s on Dovecot %s: %s%s\n%s", f.cell.client, f.cell.backend, f.title, by, f.report)
+}
+
 // judge compares what a client has seen through the proxy with what it has
 // seen without, changed as the explanations say.
 func (t *trial) judge(explanations []*explanation, direct, proxied observation) finding {
