@@ -5,10 +5,13 @@ import "time"
 // Limits is the limits block: what bounds the whole proxy.
 type Limits struct {
 	MaxSessions      int
+	MaxPerAddress    int           // sessions of one address; 0: only MaxSessions counts
+	MaxMemory        int64         // bytes; 0: the environment variable GOMEMLIMIT, or no limit
 	HandshakeTimeout time.Duration // accept to logged in
 	IdleTimeout      time.Duration // between two commands of a session; 0: none
 	WriteTimeout     time.Duration // a client that takes nothing for so long is gone
 	DrainTimeout     time.Duration // SIGTERM to the end of running commands
+	OverlapTimeout   time.Duration // the same where the next process serves already
 	InputTimeout     time.Duration // of a client's silence inside the input of a command; 0: none
 	MaxInput         int64         // bytes of input of one command
 	MaxSpool         int64         // bytes of input and reply on disk, all together
@@ -29,7 +32,15 @@ limits {
 		attrs: []attr{
 			{
 				name: "max_sessions", field: count(&m.MaxSessions, 1), def: `10000`,
-				doc: "Client connections at the same time, over all listeners. One more is closed at once. Each takes a file descriptor: `LimitNOFILE=` of the systemd unit has to be larger.",
+				doc: "Client connections at the same time, over all listeners. One more gets a log line and is closed after its login (many more are closed at once). Each takes a file descriptor, and the log says at the start if `LimitNOFILE=` of the systemd unit allows fewer.",
+			},
+			{
+				name: "max_sessions_per_address", field: count(&m.MaxPerAddress, 0), def: `0`,
+				doc: "Client connections at the same time from one address, UNIX sockets aside. One more is treated as by `max_sessions`. Behind a balancer all clients may have the same address. 0: only `max_sessions` counts.",
+			},
+			{
+				name: "max_memory", field: optionalSize(&m.MaxMemory), example: `"512MiB"`,
+				doc: "The memory that the proxy is to live with. Near to it new sessions are refused, as by `max_sessions`, and what slow clients have not read goes to `spool_dir` sooner. Without the attribute the environment variable GOMEMLIMIT says so, if it is set.",
 			},
 			{
 				name: "handshake_timeout", field: duration(&m.HandshakeTimeout, 1), def: `"5s"`,
@@ -54,6 +65,10 @@ limits {
 			{
 				name: "drain_timeout", field: duration(&m.DrainTimeout, 0), def: `"30s"`,
 				doc: "Time that running commands have to end after SIGTERM. `TimeoutStopSec=` of the systemd unit has to be longer.",
+			},
+			{
+				name: "overlap_timeout", field: duration(&m.OverlapTimeout, 1), def: `"1h"`,
+				doc: "The same for a process that runs as `serve --overlap`, as the systemd unit has it: the next process serves new connections already, and nobody waits for this one. A session that is never silent for ten seconds ends after half of this time, between two commands.",
 			},
 			{
 				name: "max_spool", field: size(&m.MaxSpool), def: `"10GiB"`,

@@ -32,6 +32,9 @@ type Stat struct {
 	Waiting int
 	Breaker State
 
+	BulkInUse   int // of InUse: by bulk clients
+	BulkWaiting int // of Waiting
+
 	Acquired          uint64        // connections lent
 	Waits             uint64        // Acquires that had to dial or wait
 	WaitTime          time.Duration // of all of them together
@@ -58,7 +61,9 @@ func (p *Pool) Stat() Stat {
 	s.Idle = len(p.idle)
 	s.InUse = s.Open - s.Idle
 	s.Dialing = p.dialing
-	s.Waiting = p.waiters.Len()
+	s.Waiting = p.waiting()
+	s.BulkInUse = p.bulkInUse
+	s.BulkWaiting = p.bulk.length
 	s.Breaker = p.breaker.state()
 	s.BreakerOpened = p.breaker.timesOpened()
 	s.Closed = maps.Clone(p.stat.Closed)

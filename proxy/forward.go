@@ -89,6 +89,15 @@ func (t *task) forward(snap *snapshot) (keep bool, err error) {
 	}
 	use := wanted
 	backends := snap.shards[t.res.shard]
+	t.client = snap.clients[t.session.client]
+	start := time.Now()
+	err = t.client.place(t.session.ctx, backends[0].limits.AcquireTimeout)
+	t.res.wait += time.Since(start)
+	if err != nil {
+		t.res.outcome, t.res.reason = unavailable, err.Error()
+		return t.answer(doveadm.CodeTempFail), nil
+	}
+	defer t.client.release()
 	var visited []string // addresses, once referrals begin
 	for {
 		release, conn, from, err := t.acquire(backends, use)
@@ -162,18 +171,18 @@ func (t *task) route(snap *snapshot) *refusal {
 // tunnel one of the few places for tunnels. The error is that of the last
 // backend.
 func (t *task) acquire(backends []backend, use pool.Use) (release func(), c *pool.Conn, from backend, err error) {
-	ctx := t.session.proxy.cut
+	ctx := t.session.ctx
 	start := time.Now()
 	defer func() { t.res.wait += time.Since(start) }()
 	release = func() {}
 	for _, b := range backends {
 		if t.request.info.Tunnel {
-			if release, err = b.takeTunnel(ctx); err != nil {
+			if release, err = b.takeTunnel(ctx, t.client); err != nil {
 				err = fmt.Errorf("backend %s: %w", b.Name(), err)
 				continue
 			}
 		}
-		if c, err = b.Acquire(ctx, use); err == nil {
+		if c, err = b.AcquireFor(ctx, use, t.client.forPool()); err == nil {
 			return release, c, b, nil
 		}
 		release()
@@ -378,18 +387,31 @@ func milliseconds(d time.Duration) string {
 	return strconv.FormatFloat(float64(d)/float64(time.Millisecond), 'f', 3, 64)
 }
 
-// takeTunnel waits for a place for a tunnel to b.
-func (b backend) takeTunnel(ctx context.Context) (release func(), err error) {
+// takeTunnel waits for a place for a tunnel to b. Bulk clients have half of
+// them at most.
+func (b backend) takeTunnel(ctx context.Context, who client) (release func(), err error) {
 	if b.limits.MaxTunnels == 0 {
 		return func() {}, errors.New("pool.max_tunnels allows no tunnels")
 	}
 	if b.limits.AcquireTimeout > 0 {
 		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(ctx, b.limits.AcquireTimeout)
+		ctx, cancel = context.WithTimeoutCause(ctx, b.limits.AcquireTimeout, errors.New("pool.max_tunnels is reached"))
 		defer cancel()
 	}
-	if err := b.tunnels.Acquire(ctx, 1); err != nil {
-		return func() {}, errors.New("pool.max_tunnels is reached")
+	if who.forPool().Bulk {
+		if b.bulk.Acquire(ctx, 1) != nil {
+			return func() {}, context.Cause(ctx)
+		}
+		defer func() {
+			if free := release; err == nil {
+				release = func() { free(); b.bulk.Release(1) }
+			} else {
+				b.bulk.Release(1)
+			}
+		}()
+	}
+	if b.tunnels.Acquire(ctx, 1) != nil {
+		return func() {}, context.Cause(ctx)
 	}
 	return func() { b.tunnels.Release(1) }, nil
 }

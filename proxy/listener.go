@@ -120,7 +120,7 @@ func (p *Proxy) openListeners(settings []*listenerSettings) ([]*listener, error)
 	}
 	if len(errs) > 0 {
 		for _, l := range opened {
-			l.close()
+			p.abandon(l)
 		}
 		return nil, errors.Join(errs...)
 	}
@@ -132,10 +132,20 @@ func (p *Proxy) open(c config.Listener) (net.Listener, error) {
 		delete(p.sockets, c.Name) // a reload that needs it again opens its own
 		return nl, nil
 	}
-	if c.Network == "tcp" {
-		return net.Listen("tcp", c.Address)
+	if nl := p.keeping.take(c); nl != nil {
+		return nl, nil
 	}
-	return listenUnix(c.Address, c.Mode)
+	var nl net.Listener
+	var err error
+	if c.Network == "tcp" {
+		nl, err = net.Listen("tcp", c.Address)
+	} else {
+		nl, err = listenUnix(c.Address, c.Mode)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return p.keeping.store(c, nl, p.log), nil
 }
 
 // listenUnix replaces a socket that nobody listens on, which an earlier
@@ -218,34 +228,6 @@ func (p *Proxy) acceptLoop(l *listener) {
 		p.log.Error("cannot accept", "listener", l.config().Name, "error", err)
 		time.Sleep(pause)
 		pause = min(2*pause, maxAcceptPause)
-	}
-}
-
-// admit starts a session on nc unless a limit is reached.
-func (p *Proxy) admit(l *listener, nc net.Conn) {
-	limits := p.snapshot.Load().config.Limits
-	perListener := l.config().MaxSessions
-
-	p.mu.Lock()
-	reason := ""
-	switch {
-	case p.draining:
-		reason = "shutting down"
-	case len(p.sessions) >= limits.MaxSessions:
-		reason = "limits.max_sessions is reached"
-	case perListener > 0 && l.sessions.Load() >= int64(perListener):
-		reason = "max_sessions of the listener is reached"
-	}
-	if reason == "" {
-		s := newSession(p, l, nc)
-		p.sessions[s] = struct{}{}
-		l.sessions.Add(1)
-		p.serving.Go(s.serve)
-	}
-	p.mu.Unlock()
-	if reason != "" {
-		p.log.Warn("connection refused", "listener", l.config().Name, "peer", peerName(nc), "reason", reason)
-		nc.Close()
 	}
 }
 
