@@ -25,6 +25,7 @@ type DialFunc func(ctx context.Context) (*doveadm.ClientConn, error)
 type dialer struct {
 	backend config.Backend
 	tls     *tlsfiles.Files // nil where TLS is off
+	stages  *stages         // of a probe
 }
 
 func newDialer(b config.Backend, log hclog.Logger) *dialer {
@@ -51,10 +52,14 @@ func Dial(ctx context.Context, b config.Backend) (*doveadm.ClientConn, error) {
 }
 
 func (d *dialer) dial(ctx context.Context) (*doveadm.ClientConn, error) {
+	begin := time.Now()
 	nd := net.Dialer{Timeout: d.backend.Timeouts.Connect}
 	nc, err := nd.DialContext(ctx, "tcp", d.backend.Address)
 	if err != nil {
 		return nil, err // names the address and what failed
+	}
+	if d.stages != nil {
+		d.stages.begin, d.stages.connected = begin, time.Now()
 	}
 	return d.login(ctx, nc)
 }
@@ -99,6 +104,9 @@ func (d *dialer) handshake(nc net.Conn) (*doveadm.ClientConn, error) {
 	case config.TLSStartTLS:
 		o.StartTLS = d.startTLS
 	}
+	if d.stages != nil {
+		nc = &watched{nc, d.stages}
+	}
 	return doveadm.NewClientConn(nc, o)
 }
 
@@ -108,7 +116,13 @@ func (d *dialer) startTLS(nc net.Conn) (net.Conn, error) {
 		return nil, err
 	}
 	tc := tls.Client(tlsconn.New(nc, nc), c)
-	return tc, tc.Handshake()
+	begin := time.Now()
+	err = tc.Handshake()
+	if s := d.stages; s != nil && err == nil {
+		state := tc.ConnectionState()
+		s.session, s.inTLS = &state, time.Since(begin)
+	}
+	return tc, err
 }
 
 // fullPause is how long a pool does not add connections after its backend
