@@ -6,6 +6,7 @@ FUZZTIME ?= 1m
 KEEP     ?=
 BENCH    ?=
 COMPAT   ?=
+CHAOS    ?=
 PREFIX   ?= /usr/local
 DESTDIR  ?=
 
@@ -19,7 +20,7 @@ BINARY = bin/doveadm-proxy
 TOOL = go tool -modfile=tools/go.mod
 
 .NOTPARALLEL:
-.PHONY: help demo test deps deps-2.3 lint format fuzz bench compat build install clean
+.PHONY: help demo test deps deps-2.3 lint format fuzz bench chaos compat build install clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -56,6 +57,10 @@ bench: deps-2.3 build ## commands a second, direct and through the proxy, on rea
 
 compat: deps build ## every command directly and through the proxy, compared; fills the tables of the documents; COMPAT are its options
 	go run ./internal/compat -proxy $(BINARY) $(COMPAT)
+
+chaos: deps build ## ten minutes of faults of every kind under load, and a ledger of every command; CHAOS are its options
+	go build -buildvcs=false -o bin/chaos ./internal/chaos
+	bin/chaos -proxy $(BINARY) $(CHAOS)
 
 # The version is stamped from git here, so Go's own stamp (which fails where git
 # mistrusts the owner of the checkout) is off.

@@ -11,10 +11,16 @@ type Backend struct {
 	Address  string // host:port
 	Username string
 	Password Secret
-	TLS      BackendTLS
-	Pool     Pool
-	Breaker  Breaker
-	Timeouts Timeouts
+	// OldPassword is for a backend that does not know Password yet; empty:
+	// there is none.
+	OldPassword Secret
+	// PasswordFile is where the passwords come from, to be read again when it
+	// changes; empty: they stand in the configuration.
+	PasswordFile string
+	TLS          BackendTLS
+	Pool         Pool
+	Breaker      Breaker
+	Timeouts     Timeouts
 }
 
 func (b *Backend) block() block {
@@ -65,9 +71,14 @@ func (b *Backend) login() []attr {
 			name: "username", field: text(&b.Username), def: `"doveadm"`,
 			doc: "The proxy logs in to the backend under this name (Dovecot's `doveadm_username`).",
 		},
-	}, credentials(&b.Password, "a password", `env("BACKEND_PASSWORD")`,
+	}, b.passwords().credentials("a password", `env("BACKEND_PASSWORD")`,
 		"The password of the backend (Dovecot's `doveadm_password`), in clear text. Each backend needs one, here or in `backend_defaults`.",
+		"It is for a backend that refuses the new one, which it does until its `doveadm_password` is changed.",
 		"/etc/doveadm-proxy/secrets/backends")...)
+}
+
+func (b *Backend) passwords() passwords {
+	return passwords{&b.Password, &b.OldPassword, &b.PasswordFile}
 }
 
 func (b *Backend) settings() []block {
@@ -83,7 +94,7 @@ func notYet() []later {
 func (l *loader) backendDefaults(b *hclsyntax.Block) {
 	d := &l.defaults
 	d.at = l.block(d.value.defaultsBlock(), b, nil)
-	l.password(&d.at)
+	l.passwords(&d.at, d.value.passwords())
 	l.backendTLS(&d.value.TLS, &d.at)
 	pool := d.value.Pool // a copy: backends settle theirs, after their own limits
 	pool.settle(&d.at)
@@ -94,7 +105,7 @@ func (l *loader) backend(s *placed[Shard], b *hclsyntax.Block) {
 	n := &placed[Backend]{value: l.defaults.value}
 	n.at = l.block(n.value.block(), b, &l.defaults.at)
 	n.value.Name = label(b)
-	if !l.password(&n.at) {
+	if !l.passwords(&n.at, n.value.passwords()) {
 		l.missingIn(n.at.whole, n.at.header, "No password",
 			"The proxy cannot log in to this backend. Write the backend's doveadm_password into a file, and in backend_defaults (or in this block): password_file = \"/path/to/the/file\"")
 	}

@@ -62,13 +62,13 @@ func TestLoadDefaults(t *testing.T) {
 	want := &Config{
 		Log:       Log{Level: "info", Format: "text"},
 		Listeners: []Listener{{Name: "main", Network: "tcp", Address: "127.0.0.1:24245"}},
-		Clients:   []Client{{Name: "doveadm", Password: NewSecret("{PLAIN}one"), Priority: "interactive", PipelineDepth: 16}},
+		Clients:   []Client{{Name: "doveadm", Password: NewSecret("{PLAIN}one"), PasswordFile: filepath.Join(dir, "secrets/doveadm"), Priority: "interactive", PipelineDepth: 16}},
 		Shards: []Shard{{Name: "s1", Backends: []Backend{{
 			Name:     "mail1",
 			Address:  "10.0.1.1:24245",
 			Username: "doveadm",
-			Password: NewSecret("two"),
-			TLS:      BackendTLS{Mode: TLSOff},
+			Password: NewSecret("two"), PasswordFile: filepath.Join(dir, "secrets/backends"),
+			TLS: BackendTLS{Mode: TLSOff},
 			Pool: Pool{
 				MaxOpen: 8, MaxIdle: 8, MinIdle: 0, IdleTimeout: 30 * time.Second, MaxLifetime: 5 * time.Minute,
 				MaxCommands: 1000, AcquireTimeout: 10 * time.Second, MaxWaiting: 1000, MaxBulk: 4, MaxTunnels: 4,
@@ -285,7 +285,10 @@ func TestParseFull(t *testing.T) {
 	breaker := Breaker{Failures: 2, Open: time.Millisecond, Probes: 1}
 	timeouts := Timeouts{Write: 2 * time.Hour}
 	tls := BackendTLS{Mode: TLSImplicit, ServerName: "mail.example", Pin: "sha256/47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU="}
-	b1 := Backend{"b1", "mail1.example:1", "proxy", NewSecret(`${env("X")}`), tls, pool, breaker, timeouts}
+	b1 := Backend{
+		Name: "b1", Address: "mail1.example:1", Username: "proxy", Password: NewSecret(`${env("X")}`),
+		TLS: tls, Pool: pool, Breaker: breaker, Timeouts: timeouts,
+	}
 	b2, b3 := b1, b1
 	b2.Name, b2.Address, b2.Username, b2.Password = "b2", "10.0.0.2:65535", "other", NewSecret("other")
 	b2.Pool.MaxOpen, b2.Pool.MaxIdle, b2.Breaker.Probes, b2.Timeouts.Reply = 3, 3, 4, time.Minute

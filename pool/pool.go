@@ -67,6 +67,7 @@ type Pool struct {
 	name    string
 	limits  config.Pool
 	dial    DialFunc
+	dialer  *dialer // behind dial; nil where dial is somebody else's
 	log     hclog.Logger
 	breaker *breaker
 
@@ -105,16 +106,19 @@ type Pool struct {
 // unless min_idle asks for it. A nil dial uses Dial.
 func New(b config.Backend, dial DialFunc, log hclog.Logger) *Pool {
 	log = log.With("backend", b.Name)
+	var own *dialer
 	if b.Pool.MaxBulk == 0 {
 		b.Pool.MaxBulk = b.Pool.MaxOpen
 	}
 	if dial == nil {
-		dial = newDialer(b, log).dial
+		own = newDialer(b, log)
+		dial = own.dial
 	}
 	p := &Pool{
 		name:    b.Name,
 		limits:  b.Pool,
 		dial:    dial,
+		dialer:  own,
 		log:     log,
 		breaker: newBreaker(b.Name, b.Breaker, log),
 		wake:    make(chan struct{}, 1),

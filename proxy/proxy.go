@@ -100,6 +100,7 @@ func New(cfg *config.Config, o Options) (*Proxy, error) {
 		p.listeners[l.key()] = l
 	}
 	p.snapshot.Store(snap)
+	snap.logAges(p.log)
 	return p, nil
 }
 
@@ -173,6 +174,7 @@ func (p *Proxy) Reload(cfg *config.Config) error {
 	}
 	p.mu.Unlock()
 
+	snap.logAges(p.log)
 	for _, l := range closing {
 		p.abandon(l)
 	}

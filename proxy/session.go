@@ -18,6 +18,7 @@ import (
 
 	"github.com/doveadm-proxy/doveadm-proxy/config"
 	"github.com/doveadm-proxy/doveadm-proxy/doveadm"
+	"github.com/doveadm-proxy/doveadm-proxy/internal/auth"
 	"github.com/doveadm-proxy/doveadm-proxy/internal/tlsconn"
 	"github.com/doveadm-proxy/doveadm-proxy/pool"
 )
@@ -127,11 +128,13 @@ func (s *session) handshake() error {
 		if err := s.mayLogIn(); err != nil {
 			return false, err
 		}
-		ok, err := s.proxy.snapshot.Load().verifier.Verify(ctx, username, password)
-		if ok && err == nil {
-			err = s.proxy.admitClient(s)
+		snap := s.proxy.snapshot.Load()
+		verdict, err := snap.verifier.Verify(ctx, username, password)
+		if verdict == auth.Refused || err != nil {
+			return false, err
 		}
-		return ok, err
+		snap.clients[username].passwords.loggedIn(username, verdict, s.log)
+		return true, s.proxy.admitClient(s)
 	}
 	if s.settings.Client != "" {
 		s.client = s.settings.Client

@@ -66,6 +66,9 @@ type daemon struct {
 }
 
 func serve(path string, stderr io.Writer, signals <-chan os.Signal, parent *parent) error {
+	if err := keepMemory(); err != nil {
+		return &exitError{exitNo, err}
+	}
 	cfg, err := load(stderr, path)
 	if err != nil {
 		return err
