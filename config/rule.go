@@ -15,7 +15,7 @@ import (
 // Rule is an allow or a deny block of a client. A list that is empty says
 // nothing.
 type Rule struct {
-	Commands  []string // names, patterns of names, and classes
+	Commands  []string // names, patterns of names, and rights
 	Users     []string // patterns, and @domain
 	UsersFile string   // more of them, one a line
 	Networks  []netip.Prefix
@@ -47,8 +47,8 @@ client "panel" {
 		attrs: []attr{
 			{
 				name: "commands", field: texts(&r.Commands), example: `["read", "mailbox create", "sieve *"]`,
-				doc: "Names of commands, patterns of them (`*`, `?`), and the classes `read`, `write`, `mail-content` and `admin` ([commands.md](commands.md) has the class of each). " +
-					"Commands of the class `admin` are allowed by their names or by the word `admin`, commands that this version does not know by their names; patterns cover neither. Without the attribute: all others.",
+				doc: "Names of commands, patterns of them (`*`, `?`), and the rights `read`, `write`, `mail-content` and `admin`, each of which stands for all commands that need it ([commands.md](commands.md)). " +
+					"Commands that need `admin` are allowed by their names or by that word, commands that this version does not know by their names; patterns cover neither. Without the attribute: all others.",
 			},
 			{
 				name: "users", field: texts(&r.Users), example: `["@example.com", "*-test@*"]`,
@@ -138,8 +138,8 @@ func (l *loader) rule(name string, to *[]Rule) func(*hclsyntax.Block) {
 // plugin of the backends may have it.
 func (l *loader) ruleCommand(command string, v value) {
 	names := []string{}
-	for _, class := range doveadm.Classes() {
-		names = append(names, class.String())
+	for _, right := range doveadm.Rights() {
+		names = append(names, right.String())
 	}
 	for _, c := range doveadm.Commands() {
 		names = append(names, c.Name)

@@ -48,8 +48,8 @@ type CommandInfo struct {
 	// abbreviated names. Empty for unknown commands and for a ClientCommand.
 	Params []Param
 
-	// Class says what the command does, for rules about commands.
-	Class Class
+	// Right is what a client needs to run the command.
+	Right Right
 
 	// Danger is what the command makes a server do whatever its arguments are.
 	// Effects tells what it is with certain arguments.
@@ -156,11 +156,9 @@ func indexCommands(tables ...[]CommandInfo) map[string]*CommandInfo {
 	return index
 }
 
-// Commands returns the entries of all commands in the order of their names.
+// Commands returns all entries, by name.
 func Commands() []*CommandInfo {
-	return slices.SortedFunc(maps.Values(commandIndex), func(a, b *CommandInfo) int {
-		return strings.Compare(a.Name, b.Name)
-	})
+	return slices.SortedFunc(maps.Values(commandIndex), func(a, b *CommandInfo) int { return strings.Compare(a.Name, b.Name) })
 }
 
 // LookupCommand returns the entry of a command by its exact name. For a name

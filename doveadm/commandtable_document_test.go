@@ -104,14 +104,16 @@ What doveadm-proxy knows about the commands of Dovecot 2.3.19 and 2.4.1.
   lost on the way. "Same end" means that it changes something, but a second run
   leaves the same state; a status in parentheses is what the second run may
   report although the first succeeded.
-* **Class** and **dangers**: what rights are about; see [rights.md](rights.md). A
-  danger stands beside the argument that it comes from, or alone where the
-  command has it whatever its arguments are.
+* **Right** and **dangers**: what the rights of clients are about; see
+  [rights.md](rights.md). A danger stands beside the argument that it comes from,
+  or alone where the command has it whatever its arguments are.
+* **Class**: how long the proxy waits for it, by the ` + "`timeouts`" + ` of that name in
+  the configuration.
 * **Columns**: fields in a row of output. "None arrive": the server prints to
   its own standard output, the client gets an empty reply.
 
 A command that is not listed here is treated as one that runs for a user, reads
-no input, must not be repeated, and whose columns and options are unknown. Only
+no input, must not be repeated, is of class normal, and whose columns and options are unknown. Only
 clients who have been granted it by its name may run it.
 
 All mail commands have the options -A, -F, -S and -u. They are taken out of a
@@ -120,7 +122,7 @@ the one in the user name field of the request.
 `)
 	section := func(title, text string, kind CommandKind) {
 		fmt.Fprintf(&b, "\n## %s\n\n%s\n\n", title, text)
-		b.WriteString("| command | class | dangers | versions | per user | reads input | repeatable | columns | remarks |\n|---|---|---|---|---|---|---|---|---|\n")
+		b.WriteString("| command | right | dangers | versions | per user | reads input | repeatable | class | columns | remarks |\n|---|---|---|---|---|---|---|---|---|---|\n")
 		for _, c := range Commands() {
 			if c.Kind != kind {
 				continue
@@ -133,13 +135,13 @@ the one in the user name field of the request.
 			if c.Tunnel {
 				input = "stream"
 			}
-			repeat := describeRepeat(c)
+			repeat, class := describeRepeat(c), c.Class().String()
 			if c.Kind == ClientCommand {
-				repeat = "–"
+				repeat, class = "–", "–"
 			}
 			row := []string{
-				"`" + c.Name + "`", c.Class.String(), describeDanger(c), describeVersions(c.Series), yesOrDash(c.Kind == MailCommand),
-				input, repeat, describeColumns(c), remarks,
+				"`" + c.Name + "`", c.Right.String(), describeDanger(c), describeVersions(c.Series), yesOrDash(c.Kind == MailCommand),
+				input, repeat, class, describeColumns(c), remarks,
 			}
 			b.WriteString(strings.TrimRight("| "+strings.Join(row, " | "), " ") + " |\n")
 		}

@@ -5,54 +5,54 @@ package doveadm
 // server.
 var mailCommands = []CommandInfo{
 	{
-		Name: "acl add", Class: ClassWrite, Series: bothSeries, Plugin: "acl", Repeat: RepeatIdempotent, MinArgs: 3,
+		Name: "acl add", Right: RightWrite, Series: bothSeries, Plugin: "acl", Repeat: RepeatIdempotent, MinArgs: 3,
 		Params: mailParams(textArg("mailbox"), textArg("id"), listArg("right")),
 	},
 	{
-		Name: "acl debug", Class: ClassRead, Series: bothSeries, Plugin: "acl", Repeat: RepeatReadOnly, MinArgs: 1,
+		Name: "acl debug", Right: RightRead, Series: bothSeries, Plugin: "acl", Repeat: RepeatReadOnly, MinArgs: 1,
 		Params: mailParams(textArg("mailbox")),
 		note:   "The result is info log lines only: a client of minor version 0 sees nothing.",
 	},
 	{
-		Name: "acl delete", Class: ClassWrite, Series: bothSeries, Plugin: "acl", Repeat: RepeatIdempotent, MinArgs: 2,
+		Name: "acl delete", Right: RightWrite, Series: bothSeries, Plugin: "acl", Repeat: RepeatIdempotent, MinArgs: 2,
 		Params: mailParams(textArg("mailbox"), textArg("id")),
 	},
 	{
-		Name: "acl get", Class: ClassRead, Series: bothSeries, Plugin: "acl", Repeat: RepeatReadOnly, MinArgs: 1, columns: 3,
+		Name: "acl get", Right: RightRead, Series: bothSeries, Plugin: "acl", Repeat: RepeatReadOnly, MinArgs: 1, columns: 3,
 		Params: mailParams(flagOpt('m', "match-me"), textArg("mailbox")),
 	},
 	{
-		Name: "acl recalc", Class: ClassWrite, Series: bothSeries, Plugin: "acl", Repeat: RepeatIdempotent,
+		Name: "acl recalc", Right: RightWrite, Series: bothSeries, Plugin: "acl", Repeat: RepeatIdempotent,
 		Params: mailParams(),
 	},
 	{
-		Name: "acl remove", Class: ClassWrite, Series: bothSeries, Plugin: "acl", Repeat: RepeatIdempotent, MinArgs: 3,
+		Name: "acl remove", Right: RightWrite, Series: bothSeries, Plugin: "acl", Repeat: RepeatIdempotent, MinArgs: 3,
 		Params: mailParams(textArg("mailbox"), textArg("id"), listArg("right")),
 	},
 	{
-		Name: "acl rights", Class: ClassRead, Series: bothSeries, Plugin: "acl", Repeat: RepeatReadOnly, MinArgs: 1, columns: 1,
+		Name: "acl rights", Right: RightRead, Series: bothSeries, Plugin: "acl", Repeat: RepeatReadOnly, MinArgs: 1, columns: 1,
 		Params: mailParams(textArg("mailbox")),
 	},
 	{
-		Name: "acl set", Class: ClassWrite, Series: bothSeries, Plugin: "acl", Repeat: RepeatIdempotent, MinArgs: 3,
+		Name: "acl set", Right: RightWrite, Series: bothSeries, Plugin: "acl", Repeat: RepeatIdempotent, MinArgs: 3,
 		Params: mailParams(textArg("mailbox"), textArg("id"), listArg("right")),
 	},
 	{
-		Name: "altmove", Class: ClassWrite, Series: bothSeries, Repeat: RepeatIdempotent, MinArgs: 1,
+		Name: "altmove", Right: RightWrite, Series: bothSeries, Repeat: RepeatIdempotent, MinArgs: 1,
 		Params: mailParams(flagOpt('r', "reverse"), listArg("query")),
 	},
 	{
-		Name: "backup", Class: ClassMailContent, rule: dsyncDestination, Series: bothSeries, Repeat: RepeatIdempotent, OptionsFirst: true, columns: 1,
+		Name: "backup", Right: RightMailContent, rule: dsyncDestination, Series: bothSeries, Repeat: RepeatIdempotent, OptionsFirst: true, columns: 1,
 		Params: mailParams(dsyncParams...),
 		note:   "A row only with `-s`. Runs on the backend and connects from there to its target.",
 	},
 	{
-		Name: "batch", Class: ClassWrite, Series: Series23, OptionsFirst: true, MinArgs: 2, columns: columnsUnknown,
+		Name: "batch", Right: RightWrite, Series: Series23, OptionsFirst: true, MinArgs: 2, columns: columnsUnknown,
 		Params: mailParams(textArg("separator"), listArg("args")),
 		note:   "Several commands in one; the rows of the parts follow each other.",
 	},
 	{
-		Name: "copy", Class: ClassWrite, rule: secondUser, Series: bothSeries, MinArgs: 2,
+		Name: "copy", Right: RightWrite, rule: secondUser, Series: bothSeries, MinArgs: 2,
 		Params: mailParams(
 			textArg("destination-mailbox"), textArg("source-type").only(Series23).danger(TouchesUsers),
 			textArg("source-user").danger(TouchesUsers),
@@ -61,11 +61,11 @@ var mailCommands = []CommandInfo{
 		note: "May name a second user (`user X`), who must be on the same backend.",
 	},
 	{
-		Name: "deduplicate", Class: ClassWrite, Series: bothSeries, Repeat: RepeatIdempotent, MinArgs: 1,
+		Name: "deduplicate", Right: RightWrite, Series: bothSeries, Repeat: RepeatIdempotent, MinArgs: 1,
 		Params: mailParams(flagOpt('m', "by-msgid"), listArg("query")),
 	},
 	{
-		Name: "dsync-server", Class: ClassMailContent, Series: bothSeries, Tunnel: true,
+		Name: "dsync-server", Right: RightMailContent, Series: bothSeries, Tunnel: true,
 		Params: mailParams(
 			flagOpt('E', "legacy-dsync").only(Series23), textOpt('r', "rawlog").danger(OpensFiles), numberOpt('T', "timeout"),
 			flagOpt('U', "replicator-notify").only(Series23), textArg("ignore-arg"),
@@ -73,68 +73,68 @@ var mailCommands = []CommandInfo{
 		note: "The connection becomes a dsync stream after `+`.",
 	},
 	{
-		Name: "expunge", Class: ClassWrite, Series: bothSeries, Repeat: RepeatIdempotent, MinArgs: 1,
+		Name: "expunge", Right: RightWrite, Series: bothSeries, Repeat: RepeatIdempotent, MinArgs: 1,
 		Params: mailParams(flagOpt('d', "delete-empty-mailbox"), listArg("query")),
 		note:   "A repetition also expunges what arrived in between.",
 	},
 	{
-		Name: "fetch", Class: ClassMailContent, Series: bothSeries, Repeat: RepeatReadOnly, MinArgs: 2, columns: columnsPerField,
+		Name: "fetch", Right: RightMailContent, Series: bothSeries, Repeat: RepeatReadOnly, MinArgs: 2, columns: columnsPerField,
 		Params: mailParams(listOpt(0, "field"), textArg("fieldstr"), listArg("query")),
 	},
 	{
-		Name: "flags add", Class: ClassWrite, Series: bothSeries, Repeat: RepeatIdempotent, MinArgs: 2,
+		Name: "flags add", Right: RightWrite, Series: bothSeries, Repeat: RepeatIdempotent, MinArgs: 2,
 		Params: mailParams(listOpt(0, "flag"), textArg("flagstr"), listArg("query")),
 	},
 	{
-		Name: "flags remove", Class: ClassWrite, Series: bothSeries, Repeat: RepeatIdempotent, MinArgs: 2,
+		Name: "flags remove", Right: RightWrite, Series: bothSeries, Repeat: RepeatIdempotent, MinArgs: 2,
 		Params: mailParams(listOpt(0, "flag"), textArg("flagstr"), listArg("query")),
 	},
 	{
-		Name: "flags replace", Class: ClassWrite, Series: bothSeries, Repeat: RepeatIdempotent, MinArgs: 2,
+		Name: "flags replace", Right: RightWrite, Series: bothSeries, Repeat: RepeatIdempotent, MinArgs: 2,
 		Params: mailParams(listOpt(0, "flag"), textArg("flagstr"), listArg("query")),
 	},
 	{
-		Name: "force-resync", Class: ClassWrite, Series: bothSeries, Repeat: RepeatIdempotent, MinArgs: 1,
+		Name: "force-resync", Right: RightWrite, Series: bothSeries, Repeat: RepeatIdempotent, MinArgs: 1,
 		Params: mailParams(flagOpt('f', "fsck"), textArg("mailbox-mask")),
 	},
 	{
-		Name: "fts expand", Class: ClassRead, Series: bothSeries, Plugin: "fts", Repeat: RepeatReadOnly, MinArgs: 1, columns: columnsNotSent,
+		Name: "fts expand", Right: RightRead, Series: bothSeries, Plugin: "fts", Repeat: RepeatReadOnly, MinArgs: 1, columns: columnsNotSent,
 		Params: mailParams(listArg("query")),
 	},
 	{
-		Name: "fts flatcurve check", Class: ClassRead, Series: Series24, Plugin: "fts_flatcurve", Repeat: RepeatReadOnly, MinArgs: 1, columns: 4,
+		Name: "fts flatcurve check", Right: RightRead, Series: Series24, Plugin: "fts_flatcurve", Repeat: RepeatReadOnly, MinArgs: 1, columns: 4,
 		Params: mailParams(listArg("mailbox-mask")),
 	},
 	{
-		Name: "fts flatcurve remove", Class: ClassWrite, Series: Series24, Plugin: "fts_flatcurve", Repeat: RepeatIdempotent, MinArgs: 1, columns: 2,
+		Name: "fts flatcurve remove", Right: RightWrite, Series: Series24, Plugin: "fts_flatcurve", Repeat: RepeatIdempotent, MinArgs: 1, columns: 2,
 		Params: mailParams(listArg("mailbox-mask")),
 	},
 	{
-		Name: "fts flatcurve rotate", Class: ClassWrite, Series: Series24, Plugin: "fts_flatcurve", Repeat: RepeatIdempotent, MinArgs: 1, columns: 2,
+		Name: "fts flatcurve rotate", Right: RightWrite, Series: Series24, Plugin: "fts_flatcurve", Repeat: RepeatIdempotent, MinArgs: 1, columns: 2,
 		Params: mailParams(listArg("mailbox-mask")),
 	},
 	{
-		Name: "fts flatcurve stats", Class: ClassRead, Series: Series24, Plugin: "fts_flatcurve", Repeat: RepeatReadOnly, MinArgs: 1, columns: 6,
+		Name: "fts flatcurve stats", Right: RightRead, Series: Series24, Plugin: "fts_flatcurve", Repeat: RepeatReadOnly, MinArgs: 1, columns: 6,
 		Params: mailParams(listArg("mailbox-mask")),
 	},
 	{
-		Name: "fts lookup", Class: ClassRead, Series: bothSeries, Plugin: "fts", Repeat: RepeatReadOnly, MinArgs: 1, columns: columnsNotSent,
+		Name: "fts lookup", Right: RightRead, Series: bothSeries, Plugin: "fts", Repeat: RepeatReadOnly, MinArgs: 1, columns: columnsNotSent,
 		Params: mailParams(listArg("query")),
 	},
 	{
-		Name: "fts optimize", Class: ClassWrite, Series: bothSeries, Plugin: "fts", Repeat: RepeatIdempotent,
+		Name: "fts optimize", Right: RightWrite, Series: bothSeries, Plugin: "fts", Repeat: RepeatIdempotent,
 		Params: mailParams(textArg("namespace")),
 	},
 	{
-		Name: "fts rescan", Class: ClassWrite, Series: bothSeries, Plugin: "fts", Repeat: RepeatIdempotent,
+		Name: "fts rescan", Right: RightWrite, Series: bothSeries, Plugin: "fts", Repeat: RepeatIdempotent,
 		Params: mailParams(textArg("namespace")),
 	},
 	{
-		Name: "fts tokenize", Class: ClassRead, Series: bothSeries, Plugin: "fts", Repeat: RepeatReadOnly, MinArgs: 1, columns: 1,
+		Name: "fts tokenize", Right: RightRead, Series: bothSeries, Plugin: "fts", Repeat: RepeatReadOnly, MinArgs: 1, columns: 1,
 		Params: mailParams(textOpt('l', "language"), listArg("text")),
 	},
 	{
-		Name: "import", Class: ClassWrite, rule: mailLocation, Series: bothSeries, MinArgs: 3,
+		Name: "import", Right: RightWrite, rule: mailLocation, Series: bothSeries, MinArgs: 3,
 		Params: mailParams(
 			textOpt('U', "source-user").danger(TouchesUsers), flagOpt('s', "subscribe"),
 			listOpt('p', "source-option").only(Series24).danger(ChangesSettings),
@@ -143,7 +143,7 @@ var mailCommands = []CommandInfo{
 		note: "Reads a path of the backend.",
 	},
 	{
-		Name: "index", Class: ClassWrite, Series: bothSeries, Repeat: RepeatIdempotent, MinArgs: 1,
+		Name: "index", Right: RightWrite, Series: bothSeries, Repeat: RepeatIdempotent, MinArgs: 1,
 		Params: mailParams(
 			flagOpt('q', "queue"),
 			textOpt('n', "max-recent").only(Series23), numberOpt('n', "max-recent").only(Series24),
@@ -213,7 +213,7 @@ var mailCommands = []CommandInfo{
 		Params: mailParams(textArg("filter-name"), textArg("path")),
 	},
 	{
-		Name: "mailbox cache decision", Class: ClassWrite, Series: bothSeries, Repeat: RepeatIdempotent, MinArgs: 1, columns: 4,
+		Name: "mailbox cache decision", Right: RightWrite, Series: bothSeries, Repeat: RepeatIdempotent, MinArgs: 1, columns: 4,
 		Params: mailParams(
 			flagOpt('a', "all"), textOpt('f', "fieldstr"), numberOpt('l', "last-used"), textOpt('d', "decision"),
 			listArg("mailbox"),
@@ -221,35 +221,35 @@ var mailCommands = []CommandInfo{
 		note: "Changes something only with options.",
 	},
 	{
-		Name: "mailbox cache purge", Class: ClassWrite, Series: bothSeries, Repeat: RepeatIdempotent, MinArgs: 1,
+		Name: "mailbox cache purge", Right: RightWrite, Series: bothSeries, Repeat: RepeatIdempotent, MinArgs: 1,
 		Params: mailParams(listArg("mailbox")),
 	},
 	{
-		Name: "mailbox cache remove", Class: ClassWrite, Series: bothSeries, Repeat: RepeatIdempotent, MinArgs: 1, columns: 3,
+		Name: "mailbox cache remove", Right: RightWrite, Series: bothSeries, Repeat: RepeatIdempotent, MinArgs: 1, columns: 3,
 		Params: mailParams(listArg("query")),
 	},
 	{
-		Name: "mailbox create", Class: ClassWrite, Series: bothSeries, Repeat: RepeatIdempotent, RepeatCode: CodeDataErr, MinArgs: 1,
+		Name: "mailbox create", Right: RightWrite, Series: bothSeries, Repeat: RepeatIdempotent, RepeatCode: CodeDataErr, MinArgs: 1,
 		Params: mailParams(flagOpt('s', "subscriptions"), textOpt('g', "guid"), listArg("mailbox")),
 	},
 	{
-		Name: "mailbox cryptokey export", Class: ClassMailContent, Series: bothSeries, Plugin: "mail_crypt", Repeat: RepeatReadOnly, columns: 4,
+		Name: "mailbox cryptokey export", Right: RightMailContent, Series: bothSeries, Plugin: "mail_crypt", Repeat: RepeatReadOnly, columns: 4,
 		Params: mailParams(flagOpt('U', "user-key"), textArg("mailbox")),
 		note:   "Prints secret keys.",
 	},
 	{
-		Name: "mailbox cryptokey generate", Class: ClassWrite, Series: bothSeries, Plugin: "mail_crypt", columns: 3,
+		Name: "mailbox cryptokey generate", Right: RightWrite, Series: bothSeries, Plugin: "mail_crypt", columns: 3,
 		Params: mailParams(
 			flagOpt('U', "user-key-only"), flagOpt('R', "re-encrypt-box-keys"), flagOpt('f', "force"),
 			textArg("mailbox"),
 		),
 	},
 	{
-		Name: "mailbox cryptokey list", Class: ClassRead, Series: bothSeries, Plugin: "mail_crypt", Repeat: RepeatReadOnly, columns: 3,
+		Name: "mailbox cryptokey list", Right: RightRead, Series: bothSeries, Plugin: "mail_crypt", Repeat: RepeatReadOnly, columns: 3,
 		Params: mailParams(flagOpt('U', "user-key"), textArg("mailbox")),
 	},
 	{
-		Name: "mailbox cryptokey password", Class: ClassWrite, Series: bothSeries, Plugin: "mail_crypt", columns: 1,
+		Name: "mailbox cryptokey password", Right: RightWrite, Series: bothSeries, Plugin: "mail_crypt", columns: 1,
 		Params: mailParams(
 			flagOpt('C', "clear-password"), flagOpt('N', "ask-new-password"), textOpt('n', "new-password"),
 			flagOpt('O', "ask-old-password"), textOpt('o', "old-password"),
@@ -257,59 +257,59 @@ var mailCommands = []CommandInfo{
 		note: "The options that ask for a password do not work remotely.",
 	},
 	{
-		Name: "mailbox delete", Class: ClassWrite, Series: bothSeries, Repeat: RepeatIdempotent, RepeatCode: CodeNotFound, MinArgs: 1,
+		Name: "mailbox delete", Right: RightWrite, Series: bothSeries, Repeat: RepeatIdempotent, RepeatCode: CodeNotFound, MinArgs: 1,
 		Params: mailParams(
 			flagOpt('e', "require-empty"), flagOpt('s', "subscriptions"), flagOpt('r', "recursive"),
 			flagOpt('Z', "unsafe"), listArg("mailbox"),
 		),
 	},
 	{
-		Name: "mailbox list", Class: ClassRead, Series: bothSeries, Repeat: RepeatReadOnly, columns: 1,
+		Name: "mailbox list", Right: RightRead, Series: bothSeries, Repeat: RepeatReadOnly, columns: 1,
 		Params: mailParams(flagOpt('7', "mutf7"), flagOpt('8', "utf8"), flagOpt('s', "subscriptions"), listArg("mailbox-mask")),
 	},
 	{
-		Name: "mailbox metadata get", Class: ClassRead, Series: bothSeries, Repeat: RepeatReadOnly, MinArgs: 2, columns: 1,
+		Name: "mailbox metadata get", Right: RightRead, Series: bothSeries, Repeat: RepeatReadOnly, MinArgs: 2, columns: 1,
 		Params: mailParams(flagOpt('s', "allow-empty-mailbox-name"), textArg("mailbox"), textArg("key")),
 	},
 	{
-		Name: "mailbox metadata list", Class: ClassRead, Series: bothSeries, Repeat: RepeatReadOnly, MinArgs: 1, columns: 1,
+		Name: "mailbox metadata list", Right: RightRead, Series: bothSeries, Repeat: RepeatReadOnly, MinArgs: 1, columns: 1,
 		Params: mailParams(
 			flagOpt('s', "allow-empty-mailbox-name"), flagOpt('p', "prepend-prefix"), textArg("mailbox"),
 			textArg("key-prefix"),
 		),
 	},
 	{
-		Name: "mailbox metadata set", Class: ClassWrite, Series: bothSeries, Repeat: RepeatIdempotent, MinArgs: 3,
+		Name: "mailbox metadata set", Right: RightWrite, Series: bothSeries, Repeat: RepeatIdempotent, MinArgs: 3,
 		Params: mailParams(flagOpt('s', "allow-empty-mailbox-name"), textArg("mailbox"), textArg("key"), textArg("value")),
 	},
 	{
-		Name: "mailbox metadata unset", Class: ClassWrite, Series: bothSeries, Repeat: RepeatIdempotent, MinArgs: 2,
+		Name: "mailbox metadata unset", Right: RightWrite, Series: bothSeries, Repeat: RepeatIdempotent, MinArgs: 2,
 		Params: mailParams(flagOpt('s', "allow-empty-mailbox-name"), textArg("mailbox"), textArg("key")),
 	},
 	{
-		Name: "mailbox path", Class: ClassRead, Series: bothSeries, Repeat: RepeatReadOnly, MinArgs: 1, columns: 1,
+		Name: "mailbox path", Right: RightRead, Series: bothSeries, Repeat: RepeatReadOnly, MinArgs: 1, columns: 1,
 		Params: mailParams(listArg("mailbox"), textOpt('t', "type")),
 		note:   "Prints a path of the backend.",
 	},
 	{
-		Name: "mailbox rename", Class: ClassWrite, Series: bothSeries, Repeat: RepeatIdempotent, RepeatCode: CodeNotFound, MinArgs: 2,
+		Name: "mailbox rename", Right: RightWrite, Series: bothSeries, Repeat: RepeatIdempotent, RepeatCode: CodeNotFound, MinArgs: 2,
 		Params: mailParams(flagOpt('s', "subscriptions"), textArg("mailbox"), textArg("new-name")),
 	},
 	{
-		Name: "mailbox status", Class: ClassRead, Series: bothSeries, Repeat: RepeatReadOnly, MinArgs: 2, columns: columnsPerStatus,
+		Name: "mailbox status", Right: RightRead, Series: bothSeries, Repeat: RepeatReadOnly, MinArgs: 2, columns: columnsPerStatus,
 		Params: mailParams(flagOpt('t', "total-sum"), listOpt('f', "field"), textArg("fieldstr"), listArg("mailbox-mask")),
 		note:   "`all`: 10 columns, 11 from 2.4.2 on; the sum of `-t all` has 4.",
 	},
 	{
-		Name: "mailbox subscribe", Class: ClassWrite, Series: bothSeries, Repeat: RepeatIdempotent, MinArgs: 1,
+		Name: "mailbox subscribe", Right: RightWrite, Series: bothSeries, Repeat: RepeatIdempotent, MinArgs: 1,
 		Params: mailParams(listArg("mailbox")),
 	},
 	{
-		Name: "mailbox unsubscribe", Class: ClassWrite, Series: bothSeries, Repeat: RepeatIdempotent, MinArgs: 1,
+		Name: "mailbox unsubscribe", Right: RightWrite, Series: bothSeries, Repeat: RepeatIdempotent, MinArgs: 1,
 		Params: mailParams(listArg("mailbox")),
 	},
 	{
-		Name: "mailbox update", Class: ClassWrite, Series: bothSeries, Repeat: RepeatIdempotent, MinArgs: 1,
+		Name: "mailbox update", Right: RightWrite, Series: bothSeries, Repeat: RepeatIdempotent, MinArgs: 1,
 		Params: mailParams(
 			textOpt('g', "mailbox-guid"),
 			textOpt('V', "uid-validity").only(Series23), numberOpt('V', "uid-validity").only(Series24),
@@ -321,7 +321,7 @@ var mailCommands = []CommandInfo{
 		),
 	},
 	{
-		Name: "move", Class: ClassWrite, rule: secondUser, Series: bothSeries, MinArgs: 2,
+		Name: "move", Right: RightWrite, rule: secondUser, Series: bothSeries, MinArgs: 2,
 		Params: mailParams(
 			textArg("destination-mailbox"), textArg("source-type").only(Series23).danger(TouchesUsers),
 			textArg("source-user").danger(TouchesUsers),
@@ -330,23 +330,23 @@ var mailCommands = []CommandInfo{
 		note: "May name a second user (`user X`), who must be on the same backend. A broken-off move may have copied without expunging.",
 	},
 	{
-		Name: "purge", Class: ClassWrite, Series: bothSeries, Repeat: RepeatIdempotent,
+		Name: "purge", Right: RightWrite, Series: bothSeries, Repeat: RepeatIdempotent,
 		Params: mailParams(),
 	},
 	{
-		Name: "quota get", Class: ClassRead, Series: bothSeries, Plugin: "quota", Repeat: RepeatReadOnly, columns: 5,
+		Name: "quota get", Right: RightRead, Series: bothSeries, Plugin: "quota", Repeat: RepeatReadOnly, columns: 5,
 		Params: mailParams(),
 	},
 	{
-		Name: "quota recalc", Class: ClassWrite, Series: bothSeries, Plugin: "quota", Repeat: RepeatIdempotent,
+		Name: "quota recalc", Right: RightWrite, Series: bothSeries, Plugin: "quota", Repeat: RepeatIdempotent,
 		Params: mailParams(),
 	},
 	{
-		Name: "rebuild attachments", Class: ClassWrite, Series: bothSeries, Repeat: RepeatIdempotent, MinArgs: 1, columns: 2,
+		Name: "rebuild attachments", Right: RightWrite, Series: bothSeries, Repeat: RepeatIdempotent, MinArgs: 1, columns: 2,
 		Params: mailParams(listArg("query")),
 	},
 	{
-		Name: "save", Class: ClassWrite, Series: bothSeries, Input: true,
+		Name: "save", Right: RightWrite, Series: bothSeries, Input: true,
 		Params: mailParams(
 			textOpt('m', "mailbox"), numberOpt('U', "uid").only(Series24), textOpt('g', "guid").only(Series24),
 			textOpt('r', "received-date").only(Series24), fileArg("file"),
@@ -354,40 +354,40 @@ var mailCommands = []CommandInfo{
 		note: "A file name as argument is a file of the backend, and the input is then read as commands.",
 	},
 	{
-		Name: "search", Class: ClassMailContent, Series: bothSeries, Repeat: RepeatReadOnly, MinArgs: 1, columns: 2,
+		Name: "search", Right: RightMailContent, Series: bothSeries, Repeat: RepeatReadOnly, MinArgs: 1, columns: 2,
 		Params: mailParams(listArg("query")),
 	},
 	{
-		Name: "sieve activate", Class: ClassWrite, Series: bothSeries, Plugin: "sieve", Repeat: RepeatIdempotent, MinArgs: 1,
+		Name: "sieve activate", Right: RightWrite, Series: bothSeries, Plugin: "sieve", Repeat: RepeatIdempotent, MinArgs: 1,
 		Params: mailParams(textArg("scriptname")),
 	},
 	{
-		Name: "sieve deactivate", Class: ClassWrite, Series: bothSeries, Plugin: "sieve", Repeat: RepeatIdempotent,
+		Name: "sieve deactivate", Right: RightWrite, Series: bothSeries, Plugin: "sieve", Repeat: RepeatIdempotent,
 		Params: mailParams(),
 	},
 	{
-		Name: "sieve delete", Class: ClassWrite, Series: bothSeries, Plugin: "sieve", Repeat: RepeatIdempotent, RepeatCode: CodeNotFound, MinArgs: 1,
+		Name: "sieve delete", Right: RightWrite, Series: bothSeries, Plugin: "sieve", Repeat: RepeatIdempotent, RepeatCode: CodeNotFound, MinArgs: 1,
 		Params: mailParams(flagOpt('a', "ignore-active"), listArg("scriptname")),
 	},
 	{
-		Name: "sieve get", Class: ClassMailContent, Series: bothSeries, Plugin: "sieve", Repeat: RepeatReadOnly, MinArgs: 1, columns: 1,
+		Name: "sieve get", Right: RightMailContent, Series: bothSeries, Plugin: "sieve", Repeat: RepeatReadOnly, MinArgs: 1, columns: 1,
 		Params: mailParams(textArg("scriptname")),
 	},
 	{
-		Name: "sieve list", Class: ClassRead, Series: bothSeries, Plugin: "sieve", Repeat: RepeatReadOnly, columns: 2,
+		Name: "sieve list", Right: RightRead, Series: bothSeries, Plugin: "sieve", Repeat: RepeatReadOnly, columns: 2,
 		Params: mailParams(),
 	},
 	{
-		Name: "sieve put", Class: ClassWrite, Series: bothSeries, Plugin: "sieve", Input: true, Repeat: RepeatIdempotent, MinArgs: 1,
+		Name: "sieve put", Right: RightWrite, Series: bothSeries, Plugin: "sieve", Input: true, Repeat: RepeatIdempotent, MinArgs: 1,
 		Params: mailParams(flagOpt('a', "activate"), textArg("scriptname"), fileArg("file")),
 		note:   "Replaces an existing script.",
 	},
 	{
-		Name: "sieve rename", Class: ClassWrite, Series: bothSeries, Plugin: "sieve", Repeat: RepeatIdempotent, RepeatCode: CodeNotFound, MinArgs: 2,
+		Name: "sieve rename", Right: RightWrite, Series: bothSeries, Plugin: "sieve", Repeat: RepeatIdempotent, RepeatCode: CodeNotFound, MinArgs: 2,
 		Params: mailParams(textArg("oldname"), textArg("newname")),
 	},
 	{
-		Name: "sync", Class: ClassMailContent, rule: dsyncDestination, Series: bothSeries, Repeat: RepeatIdempotent, OptionsFirst: true, columns: 1,
+		Name: "sync", Right: RightMailContent, rule: dsyncDestination, Series: bothSeries, Repeat: RepeatIdempotent, OptionsFirst: true, columns: 1,
 		Params: mailParams(append(dsyncParams[:len(dsyncParams):len(dsyncParams)], flagOpt('1', "oneway-sync"))...),
 		note:   "A row only with `-s`. Runs on the backend and connects from there to its target.",
 	},

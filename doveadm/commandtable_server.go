@@ -209,7 +209,7 @@ var globalCommands = []CommandInfo{
 		Name: "log test", Kind: GlobalCommand, Series: bothSeries, Repeat: RepeatIdempotent,
 	},
 	{
-		Name: "mailbox mutf7", Class: ClassRead, Kind: GlobalCommand, Series: bothSeries, Repeat: RepeatReadOnly, MinArgs: 1, columns: columnsNotSent,
+		Name: "mailbox mutf7", Right: RightRead, Kind: GlobalCommand, Series: bothSeries, Repeat: RepeatReadOnly, MinArgs: 1, columns: columnsNotSent,
 		Params: []Param{flagOpt('7', "to-utf8"), flagOpt('8', "from-utf8"), listArg("name")},
 	},
 	{

@@ -2,30 +2,30 @@ package doveadm
 
 import "strings"
 
-// Class sorts commands by what they do, each command into one class: the last
-// of these that fits it. What a command may do besides depends on its
+// Right is what a client needs to run a command. Each command needs one: the
+// last of these that fits what it does. What a command may do besides depends on its
 // arguments; that is its Effects.
-type Class uint8
+type Right uint8
 
 const (
-	// ClassAdmin: for the server, for users other than that of the command, or
-	// nobody knows. An entry that names no class is of this one.
-	ClassAdmin Class = iota
-	// ClassRead: tells about a user's account, not what the mails say.
-	ClassRead
-	// ClassWrite: changes something of a user's mail.
-	ClassWrite
-	// ClassMailContent: gives out mails, scripts or keys, or answers questions
+	// RightAdmin: for the server, for users other than that of the command, or
+	// nobody knows. An entry that names none needs this one.
+	RightAdmin Right = iota
+	// RightRead: tells about a user's account, not what the mails say.
+	RightRead
+	// RightWrite: changes something of a user's mail.
+	RightWrite
+	// RightMailContent: gives out mails, scripts or keys, or answers questions
 	// about the text of mails, as searches do. Those that also write, as
-	// dsync-server, are of this class.
-	ClassMailContent
+	// dsync-server, need this one.
+	RightMailContent
 )
 
-// Classes returns all classes.
-func Classes() []Class { return []Class{ClassRead, ClassWrite, ClassMailContent, ClassAdmin} }
+// Rights returns all of them.
+func Rights() []Right { return []Right{RightRead, RightWrite, RightMailContent, RightAdmin} }
 
-func (c Class) String() string {
-	return [...]string{ClassAdmin: "admin", ClassRead: "read", ClassWrite: "write", ClassMailContent: "mail-content"}[c]
+func (r Right) String() string {
+	return [...]string{RightAdmin: "admin", RightRead: "read", RightWrite: "write", RightMailContent: "mail-content"}[r]
 }
 
 // Danger is a set of things that a command with its arguments makes a server

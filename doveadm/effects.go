@@ -41,7 +41,7 @@ func (c *CommandInfo) Effects(args []string) Effects {
 	if !c.known() {
 		return Effects{Danger: c.Danger | Unforeseen, Everyone: true}
 	}
-	e := Effects{Danger: c.Danger, Everyone: c.Kind == GlobalCommand && c.Class == ClassAdmin}
+	e := Effects{Danger: c.Danger, Everyone: c.Kind == GlobalCommand && c.Right == RightAdmin}
 	understood, unknown := false, ""
 	for _, s := range [...]Series{Series23, Series24} {
 		if c.Series&s == 0 {

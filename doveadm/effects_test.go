@@ -141,14 +141,14 @@ func TestEveryParameterIsJudged(t *testing.T) {
 				t.Errorf("%s: %s reaches nothing", c.Name, p.Long)
 			}
 		}
-		if c.Kind == GlobalCommand && c.Class != ClassAdmin && c.Name != "mailbox mutf7" {
-			t.Errorf("%s is for the whole server, but of the class %s", c.Name, c.Class)
+		if c.Kind == GlobalCommand && c.Right != RightAdmin && c.Name != "mailbox mutf7" {
+			t.Errorf("%s is for the whole server, but needs the right %s", c.Name, c.Right)
 		}
-		if c.Kind == MailCommand && c.Repeat == RepeatReadOnly && c.Class == ClassWrite {
-			t.Errorf("%s only reads, but is of the class %s", c.Name, c.Class)
+		if c.Kind == MailCommand && c.Repeat == RepeatReadOnly && c.Right == RightWrite {
+			t.Errorf("%s only reads, but is needs the right %s", c.Name, c.Right)
 		}
-		if c.Repeat != RepeatReadOnly && c.Class == ClassRead {
-			t.Errorf("%s changes something, but is of the class %s", c.Name, c.Class)
+		if c.Repeat != RepeatReadOnly && c.Right == RightRead {
+			t.Errorf("%s changes something, but is needs the right %s", c.Name, c.Right)
 		}
 	}
 	for _, name := range slices.Concat(harmless, always) {

@@ -34,7 +34,7 @@ func TestDenied(t *testing.T) {
 				{"\talice\tcopy\tX\tuser\tbob\tall", "-NOPERM", "not about the other user, bob"},
 				{"\talice\timport\t-p\tx=y\tmaildir:x\tX\tall", "-NOPERM", `"settings"`},
 				{"\talice\twho", "-NOPERM", `commands = ["who"]`},
-				{"\talice\tfs\tget\tposix\tx\t/etc/passwd", "-NOPERM", "class admin"},
+				{"\talice\tfs\tget\tposix\tx\t/etc/passwd", "-NOPERM", "right admin"},
 				{"\talice\tpurge", "-NOPERM", "deny #1 of client panel"},
 				{"\tbob\tquota get", "-NOPERM", "about other users"},
 				{"\t\tquota get", "-NOPERM", "about other users"},

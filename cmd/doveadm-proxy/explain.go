@@ -97,7 +97,7 @@ type explained struct {
 	Status    string             `json:"status,omitempty"` // instead of a reply
 	Reason    string             `json:"reason,omitempty"`
 	Rules     []explainedRule    `json:"rules"`
-	Class     string             `json:"class"`
+	Right     string             `json:"right"`
 	Dangers   []string           `json:"dangers"`
 	OtherUser string             `json:"other_user,omitempty"`
 	Everyone  bool               `json:"everyone"`
@@ -137,7 +137,7 @@ func explain(w io.Writer, x proxy.Explanation, q question, asJSON bool) error {
 func newExplained(x proxy.Explanation, q question) explained {
 	e := explained{
 		Allowed: x.Allowed, Client: q.client, User: q.user, Command: x.Command, Rule: x.Rule, Status: x.Status, Reason: x.Reason,
-		Rules: []explainedRule{}, Class: x.Info.Class.String(), Dangers: append([]string{}, x.Effects.Danger.Names()...),
+		Rules: []explainedRule{}, Right: x.Info.Right.String(), Dangers: append([]string{}, x.Effects.Danger.Names()...),
 		OtherUser: x.Effects.OtherUser, Everyone: x.Effects.Everyone,
 		Shard: x.Shard, Route: x.Route, RouteWhy: x.RouteReason, Backends: []explainedBackend{},
 		Timeouts: map[string]string{"limits.write_timeout": limit(x.Limits.WriteTimeout)},
@@ -182,7 +182,7 @@ func (e explained) print(w io.Writer) {
 	for _, r := range e.Rules {
 		fmt.Fprintf(w, "  rule %s %s\n", r.Rule, r.Why)
 	}
-	fmt.Fprintf(w, "  class %s", e.Class)
+	fmt.Fprintf(w, "  needs %s", e.Right)
 	if len(e.Dangers) > 0 {
 		fmt.Fprintf(w, ", dangers: %s", strings.Join(e.Dangers, ", "))
 	}

@@ -5,7 +5,7 @@
 // denied. A client without allow blocks has one that says nothing.
 //
 // What an allow block does not say it does not grant where that is dangerous:
-// commands of the class admin and those that are not in the command table have
+// commands that need the right admin and those that are not in the command table have
 // to be granted by their names, and what arguments do beyond working on the
 // mail of the command's user by its danger (doveadm.Danger). A block that is
 // limited to some users covers no command that concerns others, and a deny
@@ -89,7 +89,7 @@ type rule struct {
 
 // commands are what the attribute commands of a block says.
 type commands struct {
-	known    map[*doveadm.CommandInfo]bool // true: by its name, or by its class
+	known    map[*doveadm.CommandInfo]bool // true: by its name, or by its right
 	unknown  map[string]bool               // names that are not in the table
 	patterns []string
 }
@@ -119,7 +119,7 @@ func (r *rule) covers(q *Request) coverage {
 			if dangers&doveadm.Unforeseen == 0 {
 				return notByName
 			}
-		} else if q.Command.Class == doveadm.ClassAdmin {
+		} else if q.Command.Right == doveadm.RightAdmin {
 			return notByName
 		}
 	case byName:
@@ -159,7 +159,7 @@ type found uint8
 const (
 	noCommand found = iota
 	byPattern       // or because the block names none
-	byName          // or by its class
+	byName          // or by its right
 )
 
 func (c *commands) find(q *Request) found {

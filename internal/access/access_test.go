@@ -51,7 +51,7 @@ func TestDecide(t *testing.T) {
 			{"", "a@b", "no-such", "-"},
 			{"", "a@b", "exec sh", "-"},
 		}},
-		{"classes and names", []config.Rule{{Commands: []string{"read", "sieve *", "who"}}}, nil, []ask{
+		{"rights and names", []config.Rule{{Commands: []string{"read", "sieve *", "who"}}}, nil, []ask{
 			{"", "a@b", "quota get", "allow #1"},
 			{"", "a@b", "sieve put x", "allow #1"},
 			{"", "a@b", "who", "allow #1"},
@@ -244,7 +244,7 @@ func TestRefusal(t *testing.T) {
 	}
 	rules, _ = New([]config.Client{{Name: "c"}}, nil)
 	q := request("", "a", "who")
-	if got, want := rules.Refusal(q, rules.Decide(q)), `not allowed: who is of the class admin; client c needs commands = ["who"] in an allow block`; got != want {
+	if got, want := rules.Refusal(q, rules.Decide(q)), `not allowed: who needs the right admin; client c needs commands = ["who"] in an allow block`; got != want {
 		t.Errorf("%s, want\n%s", got, want)
 	}
 }

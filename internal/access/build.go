@@ -124,7 +124,7 @@ func newCommands(list []string) *commands {
 		switch {
 		case slices.Contains(list, info.Name) && isUnknown(info):
 			c.unknown[info.Name] = true
-		case slices.Contains(list, info.Name), slices.Contains(list, info.Class.String()):
+		case slices.Contains(list, info.Name), slices.Contains(list, info.Right.String()):
 			c.known[info] = true
 		case slices.ContainsFunc(c.patterns, func(p string) bool { return glob.Match(p, info.Name) }):
 			c.known[info] = false

@@ -55,7 +55,7 @@ func (r *rule) explain(q *Request, c coverage) string {
 		if isUnknown(q.Command) {
 			return "does not name the command, which this version does not know"
 		}
-		return "does not name the command, which is of the class admin"
+		return "does not name the command, which needs the right admin"
 	case otherNetwork:
 		return "is about other networks"
 	case otherUser:
@@ -121,7 +121,7 @@ func (r *Rules) Refusal(q *Request, d Decision) string {
 		return fmt.Sprintf("not allowed: client %s may not use %s %s; it needs dangerous = [%s] in an allow block for the command",
 			q.Client, q.Command.Name, describe(q, missing), quoted(missing))
 	case notByName:
-		return fmt.Sprintf("not allowed: %s is of the class admin; client %s needs commands = [%q] in an allow block", q.Command.Name, q.Client, q.Command.Name)
+		return fmt.Sprintf("not allowed: %s needs the right admin; client %s needs commands = [%q] in an allow block", q.Command.Name, q.Client, q.Command.Name)
 	}
 	return fmt.Sprintf("not allowed: no allow block of client %s covers %s here: %s %s", q.Client, q.Command.Name, closest.name, closest.explain(q, best))
 }
