@@ -148,13 +148,24 @@ func newExplained(x proxy.Explanation, q question) explained {
 	for _, f := range x.Findings {
 		e.Rules = append(e.Rules, explainedRule(f))
 	}
+	class := x.Info.Class()
 	for _, b := range x.Backends {
+		own := b.Timeouts.Normal
+		switch class {
+		case doveadm.ClassQuick:
+			own = b.Timeouts.Quick
+		case doveadm.ClassSlow:
+			own = b.Timeouts.Slow
+		}
+		prefix := "timeouts." + class.String()
 		timeouts := map[string]string{
-			"pool.acquire_timeout": limit(b.Pool.AcquireTimeout),
-			"timeouts.connect":     limit(b.Timeouts.Connect),
-			"timeouts.handshake":   limit(b.Timeouts.Handshake),
-			"timeouts.reply":       limit(b.Timeouts.Reply),
-			"timeouts.write":       limit(b.Timeouts.Write),
+			"pool.acquire_timeout":  limit(b.Pool.AcquireTimeout),
+			"timeouts.connect":      limit(b.Timeouts.Connect),
+			"timeouts.handshake":    limit(b.Timeouts.Handshake),
+			"timeouts.write":        limit(b.Timeouts.Write),
+			prefix + ".first_reply": limit(own.FirstReply),
+			prefix + ".reply":       limit(own.Reply),
+			prefix + ".command":     limit(own.Command),
 		}
 		if x.Info.Tunnel {
 			timeouts["timeouts.tunnel"] = limit(b.Timeouts.Tunnel)

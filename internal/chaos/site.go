@@ -95,6 +95,10 @@ listener "tls" {
 }
 client "doveadm" {
   password = "{PLAIN}{{.Password}}"
+  # who and kick are among the commands.
+  allow {
+    commands = ["*", "admin"]
+  }
 }
 # Shorter than the defaults throughout, so that ten minutes see each of them
 # pass many times.
