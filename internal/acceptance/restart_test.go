@@ -23,8 +23,8 @@ import (
 // loadRate is how many commands a second the load of a restart sends.
 const loadRate = 500
 
-// restartLoad sends commands through the proxy: most on a connection of their
-// own, as the doveadm command does, the others on connections that are kept.
+// restartLoad sends commands through the proxy: half of them on a connection of
+// their own, as the doveadm command does, the others on connections that are kept.
 type restartLoad struct {
 	t        *testing.T
 	addrs    []string
@@ -56,9 +56,9 @@ func startRestartLoad(t *testing.T, addrs ...string) *restartLoad {
 			}
 		}
 	})
-	for i := range 32 {
+	for i := range 64 {
 		l.workers.Go(func() {
-			if i%4 == 0 {
+			if i%2 == 0 {
 				l.keep(beat)
 				return
 			}
@@ -201,7 +201,7 @@ func TestRestartAndUpgradeFailNoCommand(t *testing.T) {
 	next()
 
 	load := startRestartLoad(t, port.Addr, second.Addr, socket)
-	load.more(500)
+	load.more(1000)
 	p.must("restart", "doveadm-proxy")
 	p.waitLog("ready: version=v1", 2)
 	next()
@@ -210,7 +210,7 @@ func TestRestartAndUpgradeFailNoCommand(t *testing.T) {
 	p.must("restart", "doveadm-proxy")
 	p.waitLog("ready: version=v2", 1)
 	next()
-	load.more(500)
+	load.more(1000)
 	took := time.Since(load.begin)
 	load.end()
 	t.Logf("%d commands in %.1f s (%.0f a second), %d failed; %d kept connections were ended between two commands",
@@ -262,6 +262,19 @@ func TestRestartAndUpgradeFailNoCommand(t *testing.T) {
 	if _, err := os.Stat(filepath.Dir(socket)); !os.IsNotExist(err) {
 		t.Errorf("the socket is still there: %v", err)
 	}
+
+	// The same with the socket unit, which starts the service by the first
+	// connection.
+	p.unit("doveadm-proxy.socket", "127.0.0.1:24245", port.Addr)
+	p.must("daemon-reload")
+	p.must("start", "doveadm-proxy.socket")
+	load = startRestartLoad(t, port.Addr)
+	load.more(100)
+	p.must("restart", "doveadm-proxy")
+	p.waitLog("ready: version=v2", 5)
+	load.more(100)
+	load.end()
+	p.must("stop", "doveadm-proxy.socket", "doveadm-proxy.service")
 }
 
 // finish reads the reply of a command that was sent.
