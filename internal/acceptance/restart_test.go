@@ -121,7 +121,7 @@ func ended(c *doveadm.ClientConn) bool {
 func (l *restartLoad) more(n int64) {
 	l.t.Helper()
 	goal := l.answered.Load() + n
-	for deadline := time.Now().Add(60 * time.Second); l.answered.Load() < goal; time.Sleep(5 * time.Millisecond) {
+	for deadline := time.Now().Add(2 * time.Minute); l.answered.Load() < goal; time.Sleep(5 * time.Millisecond) {
 		if time.Now().After(deadline) || l.failed.Load() > 0 {
 			l.t.Fatalf("%d commands answered, %d failed", l.answered.Load(), l.failed.Load())
 		}
@@ -192,24 +192,32 @@ func TestRestartAndUpgradeFailNoCommand(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer run.Close()
-	next := func() {
-		t.Helper()
-		if _, err := runCommand(t.Context(), run, "u1-2", "mailbox list", "INBOX"); err != nil {
-			t.Fatalf("run over many users: %v", err)
+	// A run over many users: one command after the other on one connection.
+	runs := make(chan error, 1)
+	enough := make(chan struct{})
+	go func() {
+		for {
+			select {
+			case <-enough:
+				runs <- nil
+				return
+			case <-time.After(50 * time.Millisecond):
+			}
+			if _, err := runCommand(context.Background(), run, "u1-2", "mailbox list", "INBOX"); err != nil {
+				runs <- err
+				return
+			}
 		}
-	}
-	next()
+	}()
 
 	load := startRestartLoad(t, port.Addr, second.Addr, socket)
 	load.more(1000)
 	p.must("restart", "doveadm-proxy")
 	p.waitLog("ready: version=v1", 2)
-	next()
 	load.more(500)
 	p.install(binaries[1])
 	p.must("restart", "doveadm-proxy")
 	p.waitLog("ready: version=v2", 1)
-	next()
 	load.more(1000)
 	took := time.Since(load.begin)
 	load.end()
@@ -223,7 +231,10 @@ func TestRestartAndUpgradeFailNoCommand(t *testing.T) {
 	if err := finish(save); err != nil {
 		t.Errorf("the save that was running: %v", err)
 	}
-	next()
+	close(enough)
+	if err := <-runs; err != nil {
+		t.Errorf("the run over many users: %v", err)
+	}
 	// The oldest server ends now by itself, having nothing left to do.
 	save.Close()
 	run.Close()
