@@ -28,6 +28,7 @@ type Log struct {
 	wake    chan struct{} // there is something for the writer
 	stop    chan struct{}
 	writer  sync.WaitGroup
+	closing sync.Once
 
 	// using guards sink, and is held while it is written to. It comes before mu.
 	using sync.Mutex
@@ -165,8 +166,13 @@ func (l *Log) nudge() {
 	}
 }
 
-// Close writes what is left, as far as that works at once, and ends the log.
+// Close writes what is left, as far as that works at once, and ends the log. It
+// may be called again.
 func (l *Log) Close() {
+	l.closing.Do(l.close)
+}
+
+func (l *Log) close() {
 	l.on.Store(false)
 	close(l.stop)
 	l.writer.Wait()

@@ -150,8 +150,16 @@ func (t *file) fitting(lines []byte) []byte {
 	return lines[:end]
 }
 
-// rotate renames the full file and begins a new one.
+// rotate renames the full file and begins a new one, unless somebody else has
+// done so: a process that this one replaces may write to it, too.
 func (t *file) rotate() error {
+	ours, err := t.f.Stat()
+	if err != nil {
+		return err
+	}
+	if there, err := os.Stat(t.path); err == nil && !os.SameFile(ours, there) {
+		return t.reopen()
+	}
 	numbered := func(n int) string { return t.path + "." + strconv.Itoa(n) }
 	for n := t.keep - 1; n >= 1; n-- {
 		if err := os.Rename(numbered(n), numbered(n+1)); err != nil && !errors.Is(err, fs.ErrNotExist) {
