@@ -21,13 +21,9 @@ func TestDocuments(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for row := range strings.Lines(new(matrix).explanationTable()) {
-		row, _ = strings.CutSuffix(row, " 0 |\n") // the number of comparisons
-		if !strings.Contains(string(text), row) {
-			t.Errorf("docs/compatibility.md lacks %q: run make compat", row)
+	for _, table := range []string{explanationTable(), replacementTable()} {
+		if !strings.Contains(string(text), table) {
+			t.Errorf("docs/compatibility.md lacks the following, run make compat:\n%s", table)
 		}
-	}
-	if !strings.Contains(string(text), replacementTable()) {
-		t.Errorf("docs/compatibility.md does not say what is not compared: run make compat")
 	}
 }
