@@ -40,9 +40,14 @@ func (t *task) run() (keep bool) {
 		s.commands.Add(-1)
 		s.proxy.commands.Add(-1)
 	}()
+	if t.input != nil {
+		t.read = t.input.size
+	}
 	keep = t.execute()
 	t.input.close()
-	t.log(time.Since(start))
+	took := time.Since(start)
+	t.log(took)
+	t.record(took)
 	return keep
 }
 
@@ -53,6 +58,10 @@ func (t *task) execute() (keep bool) {
 		t.res = result{outcome: denied, reason: fmt.Sprintf("client %s is no longer in the configuration", s.client)}
 		t.answer(doveadm.CodeNoPerm)
 		return false
+	}
+	if err := s.proxy.audit.Refused(); err != nil {
+		t.res = result{outcome: unaudited, reason: err.Error()}
+		return t.answer(doveadm.CodeTempFail)
 	}
 	if t.refused != nil {
 		t.res = result{outcome: t.refused.outcome, reason: t.refused.reason}
@@ -249,7 +258,8 @@ func (t *task) exchange(rl *relay) verdict {
 func (t *task) finish(rl *relay) verdict {
 	status := rl.scan.Status()
 	after := pool.Answered
-	if t.request.info.Kind != doveadm.GlobalCommand && !rl.stray && rl.inputDone &&
+	// After -D a server of 2.4 logs more for the next command than it was told to.
+	if t.request.info.Kind != doveadm.GlobalCommand && !rl.stray && rl.inputDone && !t.cmd.Debug &&
 		(status.OK || status.Code == doveadm.CodeNoUser || status.Code == doveadm.CodeNotFound) {
 		after = pool.Reusable
 	}
