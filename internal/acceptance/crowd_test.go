@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"sync/atomic"
@@ -16,6 +17,9 @@ import (
 	"time"
 
 	"golang.org/x/sync/errgroup"
+
+	"github.com/doveadm-proxy/doveadm-proxy/doveadm"
+	"github.com/doveadm-proxy/doveadm-proxy/internal/dovecot"
 )
 
 // The full sizes are those of "make crowd".
@@ -192,5 +196,53 @@ func TestSilentConnections(t *testing.T) {
 	t.Logf("%d connections: %d KiB resident before, %d KiB after, %d files", *crowdSilent, before>>10, after>>10, files)
 	if grown := after - before; grown > 8<<20 {
 		t.Errorf("the proxy grew by %d KiB", grown>>10)
+	}
+}
+
+// TestFewDescriptors: a proxy that may not open as many files as it is
+// configured for says so at its start, and what it cannot serve it refuses with
+// a reason that the real command shows, while what it serves works.
+func TestFewDescriptors(t *testing.T) {
+	t.Parallel()
+	c := startCluster(t, 1, 1, dovecot.Options{})
+	limited := func() (string, error) {
+		path, err := plain()
+		if err != nil {
+			return "", err
+		}
+		script := filepath.Join(t.TempDir(), "limited")
+		return script, os.WriteFile(script, fmt.Appendf(nil, "#!/bin/sh\nulimit -n 100 && exec %s \"$@\"\n", path), 0o700)
+	}
+	p := startProxy(t, limited, func(addr string) string { return c.config(addr, "pool {\n max_open = 2\n}", "") })
+	p.waitLog("the limit of open files allows fewer sessions than limits.max_sessions: set LimitNOFILE= of the systemd unit (ulimit -n) to what is needed: limit=100 needed=10066 sessions=34 max_sessions=10000")
+	var sessions []*doveadm.ClientConn
+	for range 34 {
+		client, err := dial(t.Context(), p.Addr, doveadm.MaxMinor)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer client.Close()
+		sessions = append(sessions, client)
+	}
+	const reason = "doveadm-proxy: no file descriptor is left for it (LimitNOFILE of the systemd unit)"
+	for range 3 {
+		got := cli(t, p.Addr, clientPassword, "quota get", "-u", "u1-1")
+		if got.ExitCode == 0 || !strings.Contains(got.Stderr, reason) {
+			t.Errorf("the command says %q, exit %d, want %q", got.Stderr, got.ExitCode, reason)
+		}
+	}
+	p.waitLog("connection refused")
+	for _, client := range sessions {
+		if err := mustBeQuota(runCommand(t.Context(), client, "u1-1", "quota get")); err != nil {
+			t.Fatal(err)
+		}
+	}
+	sessions[0].Close()
+	for deadline := time.Now().Add(time.Minute); ; {
+		if got := cli(t, p.Addr, clientPassword, "quota get", "-u", "u1-1"); got.ExitCode == 0 {
+			break
+		} else if time.Now().After(deadline) {
+			t.Fatalf("still %q", got.Stderr)
+		}
 	}
 }
