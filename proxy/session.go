@@ -209,6 +209,9 @@ func (s *session) handshakeFailed(err error, deadline time.Time) {
 	case errors.Is(err, os.ErrDeadlineExceeded), errors.Is(err, context.DeadlineExceeded):
 		s.log.Warn("handshake failed", "reason", "not logged in within handshake_timeout")
 		return
+	case s.goneAfterTLS(err):
+		s.log.Info("handshake failed", "reason", "the client went away after the TLS handshake, as a doveadm does that refuses our certificate: "+certificateHint)
+		return
 	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
 		s.log.Debug("handshake failed", "reason", err)
 		return
