@@ -24,6 +24,7 @@ type Config struct {
 	Routes    []Route // in the order they are asked
 	Limits    Limits
 	Referrals Referrals
+	Audit     Audit
 }
 
 // Load reads a configuration from a file, or from the *.hcl files of a
@@ -77,6 +78,7 @@ type loader struct {
 	log       Log
 	limits    Limits
 	referrals Referrals
+	audit     Audit
 	listeners []*placed[Listener]
 	clients   []*placed[Client]
 	defaults  placed[Backend]
@@ -111,9 +113,9 @@ func (l *loader) root() block {
 			l.limits.block(),
 			l.referrals.block(),
 			l.log.block(),
+			new(Audit).block().by(l.auditLog),
 		},
 		later: []later{
-			{"audit", "Remove the block. The log has a line for each command."},
 			{"admin", "Remove the block. The log tells what the proxy does, systemd whether it runs."},
 			{"router", "Remove the block. User names are compared with A to Z as a to z, which is Dovecot's default too (%Lu)."},
 		},
@@ -141,5 +143,6 @@ func (l *loader) config() *Config {
 		Routes:    values(l.routes),
 		Limits:    l.limits,
 		Referrals: l.referrals,
+		Audit:     l.audit,
 	}
 }
