@@ -42,7 +42,9 @@ const denied = "outcome=denied"
 func attacks() []attack {
 	v23, v24 := []dovecot.Version{dovecot.V23}, []dovecot.Version{dovecot.V24}
 	var all []attack
-	add := func(name, line string, direct []dovecot.Version) { all = append(all, attack{name, line, direct, denied}) }
+	add := func(name, line string, direct []dovecot.Version) {
+		all = append(all, attack{name, line, direct, denied})
+	}
 
 	// Reading files.
 	for _, args := range []string{
