@@ -24,6 +24,7 @@ type Config struct {
 	Routes    []Route // in the order they are asked
 	Limits    Limits
 	Referrals Referrals
+	Admin     Admin
 }
 
 // Load reads a configuration from a file, or from the *.hcl files of a
@@ -77,6 +78,7 @@ type loader struct {
 	log       Log
 	limits    Limits
 	referrals Referrals
+	admin     Admin
 	listeners []*placed[Listener]
 	clients   []*placed[Client]
 	defaults  placed[Backend]
@@ -94,6 +96,7 @@ func newLoader(sources []*source) *loader {
 	l.limits.block().reset()
 	l.referrals.block().reset()
 	l.defaults.value.defaultsBlock().reset()
+	l.defaults.value.HealthCheck.Interval = 0 // there is no block
 	return l
 }
 
@@ -111,10 +114,10 @@ func (l *loader) root() block {
 			l.limits.block(),
 			l.referrals.block(),
 			l.log.block(),
+			l.admin.block().by(l.adminBlock),
 		},
 		later: []later{
 			{"audit", "Remove the block. The log has a line for each command."},
-			{"admin", "Remove the block. The log tells what the proxy does, systemd whether it runs."},
 			{"router", "Remove the block. User names are compared with A to Z as a to z, which is Dovecot's default too (%Lu)."},
 		},
 	}
@@ -141,5 +144,6 @@ func (l *loader) config() *Config {
 		Routes:    values(l.routes),
 		Limits:    l.limits,
 		Referrals: l.referrals,
+		Admin:     l.admin,
 	}
 }
