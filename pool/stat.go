@@ -32,6 +32,11 @@ type Stat struct {
 	Waiting int
 	Breaker State
 
+	Operator    Operator
+	Health      Health
+	LastError   string // of a dial, a health check, or a connection lost; empty: none yet
+	LastErrorAt time.Time
+
 	Acquired          uint64        // connections lent
 	Waits             uint64        // Acquires that had to dial or wait
 	WaitTime          time.Duration // of all of them together
@@ -44,6 +49,8 @@ type Stat struct {
 	DialErrors        uint64
 	NoGreeting        uint64 // of DialErrors: accepted, never greeted
 	BreakerOpened     uint64
+	HealthChecks      uint64
+	HealthErrors      uint64                 // of HealthChecks: failed
 	Closed            map[CloseReason]uint64 // connections by reason
 }
 
@@ -60,7 +67,11 @@ func (p *Pool) Stat() Stat {
 	s.Dialing = p.dialing
 	s.Waiting = p.waiters.Len()
 	s.Breaker = p.breaker.state()
+	s.Operator, s.Health = p.Operator(), p.Health()
 	s.BreakerOpened = p.breaker.timesOpened()
 	s.Closed = maps.Clone(p.stat.Closed)
 	return s
 }
+
+// fail keeps an error for Stat. The caller holds mu.
+func (p *Pool) fail(err error) { p.stat.LastError, p.stat.LastErrorAt = err.Error(), time.Now() }
