@@ -23,12 +23,12 @@ type snapshot struct {
 	table    *router.Table
 	verifier *auth.Verifier
 	clients  map[string]config.Client
-	shards   map[string][]backend  // of a shard, in order of preference
+	shards   map[string]*shard
 	pools    map[string]*pool.Pool // by name of the backend
 
 	// Servers that only referrals name, by address.
 	mu        sync.Mutex
-	elsewhere map[string]backend
+	elsewhere map[string]*backend
 	closed    bool
 }
 
@@ -42,8 +42,8 @@ type backend struct {
 	tunnels  *semaphore.Weighted
 }
 
-func newBackend(p *pool.Pool, c config.Backend) backend {
-	return backend{p, c, c.Address, c.Timeouts, c.Pool, semaphore.NewWeighted(int64(c.Pool.MaxTunnels))}
+func newBackend(p *pool.Pool, c config.Backend) *backend {
+	return &backend{p, c, c.Address, c.Timeouts, c.Pool, semaphore.NewWeighted(int64(c.Pool.MaxTunnels))}
 }
 
 // build makes the snapshot of cfg with the pools of old where the backend is
@@ -59,21 +59,27 @@ func (p *Proxy) build(cfg *config.Config, old *snapshot) (*snapshot, error) {
 		table:    table,
 		verifier: auth.NewVerifier(hashes, p.logins),
 		clients:  make(map[string]config.Client),
-		shards:   make(map[string][]backend),
+		shards:   make(map[string]*shard),
 		pools:    make(map[string]*pool.Pool),
 	}
 	for _, c := range cfg.Clients {
 		s.clients[c.Name] = c
 	}
 	before := old.backends()
-	for _, shard := range cfg.Shards {
-		for _, b := range shard.Backends {
-			at, ok := before[b.Name]
-			if !ok || !reflect.DeepEqual(at.config, b) {
+	for _, c := range cfg.Shards {
+		shard := newShard(c)
+		s.shards[c.Name] = shard
+		for _, b := range c.Backends {
+			was, known := before[b.Name]
+			at := was
+			if !known || !reflect.DeepEqual(was.config, b) {
 				at = newBackend(pool.New(b, nil, p.log.Named("pool")), b)
+				if known {
+					at.Inherit(was.Pool)
+				}
 			}
 			s.pools[b.Name] = at.Pool
-			s.shards[shard.Name] = append(s.shards[shard.Name], at)
+			shard.members = append(shard.members, at)
 		}
 	}
 	return s, nil
@@ -102,13 +108,13 @@ func parts(cfg *config.Config) (*router.Table, map[string]auth.Hash, error) {
 }
 
 // backends returns the backends of a snapshot by name.
-func (s *snapshot) backends() map[string]backend {
-	all := make(map[string]backend)
+func (s *snapshot) backends() map[string]*backend {
+	all := make(map[string]*backend)
 	if s == nil {
 		return all
 	}
 	for _, shard := range s.shards {
-		for _, b := range shard {
+		for _, b := range shard.members {
 			all[b.Name()] = b
 		}
 	}
