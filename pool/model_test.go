@@ -225,7 +225,7 @@ func (d *driver) spend(rt *rapid.T) {
 	delete(d.lent, c)
 	outcome := rapid.SampledFrom([]Outcome{Answered, Abandoned, Failed}).Draw(rt, "outcome")
 	c.conn.Release(outcome)
-	d.closed[map[Outcome]CloseReason{Answered: closedUsedUp, Abandoned: closedAbandoned, Failed: closedLost}[outcome]]++
+	d.closed[map[Outcome]CloseReason{Answered: closedUsedUp, Abandoned: closedAbandoned, Failed: ClosedLost}[outcome]]++
 	d.settle()
 }
 

@@ -16,7 +16,7 @@ const (
 	closedUsedUp    CloseReason = "used_up"   // a command or status after which it is not used again
 	closedAbandoned CloseReason = "abandoned" // the command was given up, for instance because the client left
 	closedUnclean   CloseReason = "unclean"   // bytes came behind the status
-	closedLost      CloseReason = "lost"      // failed while in use
+	ClosedLost      CloseReason = "lost"      // failed while in use
 	closedDead      CloseReason = "dead"      // found ended when it was wanted
 	closedStray     CloseReason = "stray"     // found with bytes nobody asked for
 	closedEvicted   CloseReason = "evicted"   // made room for a fresh one

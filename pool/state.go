@@ -30,21 +30,18 @@ const (
 	Down              // what runs is cut, nothing new begins
 )
 
-var operatorNames = []string{"active", "draining", "down"}
+func operatorNames() []string { return []string{"active", "draining", "down"} }
 
-func (o Operator) String() string { return operatorNames[o] }
+func (o Operator) String() string { return operatorNames()[o] }
 
 // MarshalText returns the name.
 func (o Operator) MarshalText() ([]byte, error) { return []byte(o.String()), nil }
 
 // UnmarshalText takes a name.
 func (o *Operator) UnmarshalText(text []byte) error {
-	i := slices.Index(operatorNames, string(text))
-	if i < 0 {
-		return fmt.Errorf("unknown state %q: use one of %s", text, strings.Join(operatorNames, ", "))
-	}
+	i, err := named(text, operatorNames())
 	*o = Operator(i)
-	return nil
+	return err
 }
 
 // Health is what the health checks see.
@@ -57,10 +54,28 @@ const (
 	Failing
 )
 
-func (h Health) String() string { return []string{"unknown", "up", "failing"}[h] }
+func healthNames() []string { return []string{"unknown", "up", "failing"} }
+
+func (h Health) String() string { return healthNames()[h] }
 
 // MarshalText returns the name.
 func (h Health) MarshalText() ([]byte, error) { return []byte(h.String()), nil }
+
+// UnmarshalText takes a name.
+func (h *Health) UnmarshalText(text []byte) error {
+	i, err := named(text, healthNames())
+	*h = Health(i)
+	return err
+}
+
+// named returns the place of a name among those that there are.
+func named(text []byte, names []string) (int, error) {
+	i := slices.Index(names, string(text))
+	if i < 0 {
+		return 0, fmt.Errorf("unknown state %q: use one of %s", text, strings.Join(names, ", "))
+	}
+	return i, nil
+}
 
 // Operator returns what an operator wants of the backend.
 func (p *Pool) Operator() Operator { return Operator(p.operator.Load()) }

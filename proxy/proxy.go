@@ -36,6 +36,7 @@ type Proxy struct {
 	sockets map[string]net.Listener
 	logins  *auth.Cache
 	spool   *spoolBudget
+	wishes  *wishes
 
 	snapshot atomic.Pointer[snapshot]
 	nextID   atomic.Uint64 // of sessions
@@ -47,6 +48,7 @@ type Proxy struct {
 	mu        sync.Mutex
 	listeners map[string]*listener // by address
 	sessions  map[*session]struct{}
+	serves    bool
 	draining  bool
 
 	accepting sync.WaitGroup // accept loops
@@ -67,6 +69,10 @@ func New(cfg *config.Config, o Options) (*Proxy, error) {
 		sessions:  make(map[*session]struct{}),
 	}
 	p.cut, p.cutNow = context.WithCancelCause(context.Background())
+	var warning error
+	if p.wishes, warning = loadWishes(cfg.Admin.StateFile); warning != nil {
+		p.log.Error("what operators want of backends is not known: all of them are active", "error", warning)
+	}
 	snap, err := p.build(cfg, nil)
 	if err != nil {
 		return nil, err
@@ -88,6 +94,7 @@ func New(cfg *config.Config, o Options) (*Proxy, error) {
 func (p *Proxy) Serve() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	p.serves = true
 	for _, l := range p.listeners {
 		p.accept(l)
 	}
@@ -130,7 +137,7 @@ func (p *Proxy) Reload(cfg *config.Config) error {
 			l.close()
 		}
 		snap.discard(old)
-		return errors.New("the proxy is shutting down")
+		return errShuttingDown
 	}
 	var closing []*listener
 	wanted := make(map[string]*listenerSettings)
@@ -161,6 +168,8 @@ func (p *Proxy) Reload(cfg *config.Config) error {
 	}
 	return nil
 }
+
+var errShuttingDown = errors.New("the proxy is shutting down")
 
 // ErrDrainTimeout is the cause with which commands are cut at the end of a
 // shutdown.

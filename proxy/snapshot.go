@@ -76,6 +76,9 @@ func (p *Proxy) build(cfg *config.Config, old *snapshot) (*snapshot, error) {
 				at = newBackend(pool.New(b, nil, p.log.Named("pool")), b)
 				if known {
 					at.Inherit(was.Pool)
+				} else if want := p.wishes.get(b.Name); want.State != pool.Active {
+					at.SetOperator(want.State)
+					s.log.Warn("backend is out of service, as an operator wants it", "backend", b.Name, "state", want.State.String(), "since", want.Since)
 				}
 			}
 			s.pools[b.Name] = at.Pool

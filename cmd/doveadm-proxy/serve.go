@@ -16,6 +16,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/doveadm-proxy/doveadm-proxy/config"
+	"github.com/doveadm-proxy/doveadm-proxy/internal/admin"
 	"github.com/doveadm-proxy/doveadm-proxy/proxy"
 )
 
@@ -48,6 +49,9 @@ type daemon struct {
 	log    hclog.Logger
 	config *config.Config
 	proxy  *proxy.Proxy
+	admin  *admin.Server // nil without an admin block
+
+	adminBlock config.Admin // of the start
 }
 
 func serve(path string, stderr io.Writer, signals <-chan os.Signal) error {
@@ -64,6 +68,10 @@ func serve(path string, stderr io.Writer, signals <-chan os.Signal) error {
 	if err != nil {
 		return &exitError{exitNo, err}
 	}
+	if err := d.openAdmin(); err != nil {
+		return &exitError{exitNo, errors.Join(err, d.proxy.Shutdown(context.Background()))}
+	}
+	defer d.closeAdmin()
 	d.proxy.Serve()
 	d.log.Info("ready", "version", version, "config", path, "pid", os.Getpid())
 	d.notify("READY=1", "STATUS="+summary(cfg))
@@ -107,6 +115,7 @@ func (d *daemon) reload() {
 		d.notify("READY=1", "STATUS=reload failed, the old configuration keeps serving: "+err.Error())
 		return
 	}
+	d.keepAdmin(cfg)
 	d.config = cfg
 	d.log.SetLevel(hclog.LevelFromString(cfg.Log.Level))
 	d.log.Info("reloaded", "config", d.path)
