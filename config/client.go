@@ -10,10 +10,20 @@ type Client struct {
 	Name     string
 	Password Secret // in Dovecot's form, {SCHEME}data
 
+	Priority    string // PriorityInteractive or PriorityBulk
+	MaxSessions int    // 0: only the other limits count
+	MaxCommands int    // at the same time, of all its sessions; 0: no limit
+
 	// PipelineDepth is how many commands that a session sends ahead run at the
 	// same time.
 	PipelineDepth int
 }
+
+// The priorities of clients.
+const (
+	PriorityInteractive = "interactive"
+	PriorityBulk        = "bulk"
+)
 
 func (c *Client) block() block {
 	return block{
@@ -34,11 +44,21 @@ client "panel" {
 			attr{
 				name: "pipeline_depth", field: count(&c.PipelineDepth, 1), def: `16`,
 				doc: "How many of the commands that one session sends ahead, without waiting for replies, run at the same time. Commands for the same user never do, and replies come in the order of the commands. `1`: one after the other.",
+			},
+			attr{
+				name: "priority", field: choice(&c.Priority, PriorityInteractive, PriorityBulk), def: `"interactive"`,
+				doc: "Who waits for whom where a backend has more to do than `max_open` of its `pool`. Clients take turns; those of priority `\"bulk\"` (a nightly run over all users) come after the interactive ones, and never have more than `max_bulk` connections.",
+			},
+			attr{
+				name: "max_sessions", field: count(&c.MaxSessions, 0), def: `0`,
+				doc: "Sessions of this client at the same time. One more gets a log line and is closed after its login. 0: only the `max_sessions` of the listener and of `limits` count.",
+			},
+			attr{
+				name: "max_commands", field: count(&c.MaxCommands, 0), def: `0`,
+				doc: "Commands of this client that run, or wait for a connection, at the same time, of all its sessions together. Further ones wait, no longer than `acquire_timeout` of the backend's `pool`, and are answered with a temporary failure then. 0: no limit.",
 			}),
 		later: []later{
 			{"allow", "Remove the block: a client may run every command for every user. Give the password only to those who may do that."},
-			{"max_sessions", "Remove the attribute. max_sessions of the listener or of limits bounds all clients together."},
-			{"max_commands", "Remove the attribute. max_open of a pool bounds the commands that run on a backend."},
 			{"rate_limit", "Remove the attribute."},
 			{"tls_subject", "Use password_file. client_ca_file in the tls block of a listener admits only clients with a certificate; who they are they say by their login."},
 		},

@@ -132,6 +132,19 @@ func size(bytes *int64) field {
 	}
 }
 
+// optionalSize is a size that is 0 where it was not set.
+func optionalSize(bytes *int64) field {
+	f := size(bytes)
+	get := f.get
+	f.get = func() cty.Value {
+		if *bytes == 0 {
+			return cty.NilVal
+		}
+		return get()
+	}
+	return f
+}
+
 const sizeForm = `That is a whole number and its unit (B, KiB, MiB, GiB or TiB, each 1024 times the one before) in double quotes: "512MiB", "10GiB".`
 
 func parseSize(s string) (int64, *problem) {

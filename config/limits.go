@@ -5,6 +5,8 @@ import "time"
 // Limits is the limits block: what bounds the whole proxy.
 type Limits struct {
 	MaxSessions      int
+	MaxPerAddress    int           // sessions of one address; 0: only MaxSessions counts
+	MaxMemory        int64         // bytes; 0: the environment variable GOMEMLIMIT, or no limit
 	HandshakeTimeout time.Duration // accept to logged in
 	IdleTimeout      time.Duration // between two commands of a session; 0: none
 	WriteTimeout     time.Duration // a client that takes nothing for so long is gone
@@ -29,7 +31,15 @@ limits {
 		attrs: []attr{
 			{
 				name: "max_sessions", field: count(&m.MaxSessions, 1), def: `10000`,
-				doc: "Client connections at the same time, over all listeners. One more is closed at once. Each takes a file descriptor: `LimitNOFILE=` of the systemd unit has to be larger.",
+				doc: "Client connections at the same time, over all listeners. One more gets a log line and is closed after its login (many more are closed at once). Each takes a file descriptor, and the log says at the start if `LimitNOFILE=` of the systemd unit allows fewer.",
+			},
+			{
+				name: "max_sessions_per_address", field: count(&m.MaxPerAddress, 0), def: `0`,
+				doc: "Client connections at the same time from one address, UNIX sockets aside. One more is treated as by `max_sessions`. Behind a balancer all clients may have the same address. 0: only `max_sessions` counts.",
+			},
+			{
+				name: "max_memory", field: optionalSize(&m.MaxMemory), example: `"512MiB"`,
+				doc: "The memory that the proxy is to live with. Near to it new sessions are refused, as by `max_sessions`, and what slow clients have not read goes to `spool_dir` sooner. Without the attribute the environment variable GOMEMLIMIT says so, if it is set.",
 			},
 			{
 				name: "handshake_timeout", field: duration(&m.HandshakeTimeout, 1), def: `"5s"`,

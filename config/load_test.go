@@ -62,7 +62,7 @@ func TestLoadDefaults(t *testing.T) {
 	want := &Config{
 		Log:       Log{Level: "info", Format: "text"},
 		Listeners: []Listener{{Name: "main", Network: "tcp", Address: "127.0.0.1:24245"}},
-		Clients:   []Client{{Name: "doveadm", Password: NewSecret("{PLAIN}one"), PipelineDepth: 16}},
+		Clients:   []Client{{Name: "doveadm", Password: NewSecret("{PLAIN}one"), Priority: "interactive", PipelineDepth: 16}},
 		Shards: []Shard{{Name: "s1", Balance: BalanceOrder, SlowStart: 30 * time.Second, Backends: []Backend{{
 			Name:     "mail1",
 			Address:  "10.0.1.1:24245",
@@ -71,7 +71,7 @@ func TestLoadDefaults(t *testing.T) {
 			TLS:      BackendTLS{Mode: TLSOff},
 			Pool: Pool{
 				MaxOpen: 8, MaxIdle: 8, MinIdle: 0, IdleTimeout: 30 * time.Second, MaxLifetime: 5 * time.Minute,
-				MaxCommands: 1000, AcquireTimeout: 10 * time.Second, MaxWaiting: 1000, MaxTunnels: 4,
+				MaxCommands: 1000, AcquireTimeout: 10 * time.Second, MaxWaiting: 1000, MaxBulk: 4, MaxTunnels: 4,
 			},
 			Breaker:     Breaker{Failures: 5, Open: 10 * time.Second, Probes: 1},
 			Timeouts:    Timeouts{Connect: 5 * time.Second, Handshake: 5 * time.Second, Reply: 0, Write: time.Minute, Tunnel: 11 * time.Minute},
@@ -171,6 +171,10 @@ admin {
 }
 limits {
   max_sessions      = 7
+
+  max_sessions_per_address = 6
+  max_memory               = "2MiB"
+
   handshake_timeout = "1s"
   idle_timeout      = "1h30m"
   write_timeout     = "1500ms"
@@ -199,6 +203,9 @@ client "c$${x}" {
 client "d" {
   password       = "{ssha256.hex}00"
   pipeline_depth = 1
+  priority       = "bulk"
+  max_sessions   = 4
+  max_commands   = 2
 }
 referrals {
   networks = ["10.0.1.7/24", "2001:db8::/32"]
@@ -265,6 +272,7 @@ backend_defaults {
     max_commands    = 0
     acquire_timeout = "0s"
     max_waiting     = 0
+    max_bulk        = 2
     max_tunnels     = 0
   }
   breaker {
@@ -292,7 +300,7 @@ route "ring" {
 
 func TestParseFull(t *testing.T) {
 	cfg := mustParse(t, full)
-	pool := Pool{MaxOpen: 20, MaxIdle: 20}
+	pool := Pool{MaxOpen: 20, MaxIdle: 20, MaxBulk: 2}
 	breaker := Breaker{Failures: 2, Open: time.Millisecond, Probes: 1}
 	timeouts := Timeouts{Write: 2 * time.Hour}
 	tls := BackendTLS{Mode: TLSImplicit, ServerName: "mail.example", Pin: "sha256/47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU="}
@@ -313,8 +321,8 @@ func TestParseFull(t *testing.T) {
 			{Name: "unix", Network: "unix", Address: "/run/x", Mode: 0o666, Client: "c${x}"},
 		},
 		Clients: []Client{
-			{Name: "c${x}", Password: NewSecret(`{PLAIN}a"b\c${d}%{e}ü `), PipelineDepth: 16},
-			{Name: "d", Password: NewSecret("{ssha256.hex}00"), PipelineDepth: 1},
+			{Name: "c${x}", Password: NewSecret(`{PLAIN}a"b\c${d}%{e}ü `), Priority: PriorityInteractive, PipelineDepth: 16},
+			{Name: "d", Password: NewSecret("{ssha256.hex}00"), Priority: PriorityBulk, MaxSessions: 4, MaxCommands: 2, PipelineDepth: 1},
 		},
 		Shards: []Shard{{"s1", []Backend{b1, b2}, BalanceLeastBusy, 0}, {"s2", []Backend{b3}, BalanceOrder, 30 * time.Second}},
 		Routes: []Route{
@@ -323,7 +331,8 @@ func TestParseFull(t *testing.T) {
 			{Kind: "ring", Shards: []string{"s2", "s1"}},
 		},
 		Limits: Limits{
-			MaxSessions: 7, HandshakeTimeout: time.Second, IdleTimeout: 90 * time.Minute, WriteTimeout: 1500 * time.Millisecond,
+			MaxSessions: 7, MaxPerAddress: 6, MaxMemory: 2 << 20,
+			HandshakeTimeout: time.Second, IdleTimeout: 90 * time.Minute, WriteTimeout: 1500 * time.Millisecond,
 			InputTimeout: 2 * time.Second, MaxInput: 5, MaxSpool: 3 << 20, SpoolDir: "/",
 		},
 		Referrals: Referrals{Networks: []netip.Prefix{netip.MustParsePrefix("10.0.1.0/24"), netip.MustParsePrefix("2001:db8::/32")}},

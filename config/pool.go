@@ -12,6 +12,7 @@ type Pool struct {
 	MaxCommands    int           // 0: no limit
 	AcquireTimeout time.Duration // 0: none
 	MaxWaiting     int
+	MaxBulk        int // connections of MaxOpen that clients of priority bulk may have
 	MaxTunnels     int // connections of MaxOpen that carry dsync
 }
 
@@ -60,7 +61,11 @@ backend_defaults {
 			},
 			{
 				name: "max_waiting", field: count(&p.MaxWaiting, 0), def: `1000`,
-				doc: "Commands that wait at the same time. One more is answered with a temporary failure at once.",
+				doc: "Commands that wait at the same time. With one more, the newest of the client that has most of them waiting is answered with a temporary failure at once; where clients of priority `bulk` wait, it is one of theirs.",
+			},
+			{
+				name: "max_bulk", field: count(&p.MaxBulk, 1), def: `4`,
+				doc: "Connections among `max_open` that clients of `priority = \"bulk\"` may have at the same time, all of them together. At most `max_open`, and half of it where nothing is said. The others stay free for interactive clients, and the backend has time for their commands.",
 			},
 			{
 				name: "max_tunnels", field: count(&p.MaxTunnels, 0), def: `4`,
@@ -76,17 +81,24 @@ func (p *Pool) settle(at *place) {
 	if !at.inherits("pool.max_idle") {
 		p.MaxIdle = p.MaxOpen
 	}
+	if !at.inherits("pool.max_bulk") {
+		p.MaxBulk = max(1, p.MaxOpen/2)
+	}
 }
 
 // checkPool reports limits that contradict each other. What a backend inherits
 // as a whole was reported where it stands.
 func (l *loader) checkPool(p Pool, at *place) {
-	if !at.has("pool.max_open") && !at.has("pool.max_idle") && !at.has("pool.min_idle") {
+	if !at.has("pool.max_open") && !at.has("pool.max_idle") && !at.has("pool.min_idle") && !at.has("pool.max_bulk") {
 		return
 	}
 	if p.MaxIdle > p.MaxOpen {
 		l.errorf(at.of("pool.max_idle", "pool.max_open"), "max_idle is larger than max_open",
 			"%d connections cannot be idle where no more than %d may be open. Lower max_idle or raise max_open.", p.MaxIdle, p.MaxOpen)
+	}
+	if p.MaxBulk > p.MaxOpen {
+		l.errorf(at.of("pool.max_bulk", "pool.max_open"), "max_bulk is larger than max_open",
+			"Bulk clients cannot have %d connections where no more than %d may be open. Lower max_bulk or raise max_open.", p.MaxBulk, p.MaxOpen)
 	}
 	if p.MinIdle > p.MaxIdle {
 		l.errorf(at.of("pool.min_idle", "pool.max_idle", "pool.max_open"), "min_idle is larger than max_idle",

@@ -248,8 +248,8 @@ func (c *ClientConn) Send(cmd *Command) error {
 // timeout ReadChunk can be called again.
 func (c *ClientConn) ReadChunk() (Chunk, error) { return c.chunks.next(&c.in) }
 
-// ChunkReady reports whether ReadChunk would return a chunk without reading
-// from the network.
+// ChunkReady reports whether ReadChunk would return without reading from the
+// network: a chunk, or an error that is already known behind the last one.
 func (c *ClientConn) ChunkReady() bool { return c.chunks.ready(&c.in) }
 
 // Clean reports whether everything received has been consumed. Only a clean

@@ -1,6 +1,10 @@
 package doveadm
 
-import "strings"
+import (
+	"math/bits"
+	"slices"
+	"strings"
+)
 
 //go:generate go test -run ^TestCommandsDocument$ -update-commands .
 
@@ -212,7 +216,7 @@ const (
 // no field ever arrives, and ok is false if the number cannot be known.
 //
 // For "mailbox status" with the field "all" it is the number of servers up to
-// 2.4.1; from 2.4.2 on they send one column more.
+// 2.4.1, see ColumnsVary.
 func (c *CommandInfo) Columns(args []string) (n int, ok bool) {
 	switch c.columns {
 	case columnsUnknown:
@@ -274,56 +278,98 @@ const (
 	totalStatusFields = 1<<0 | 1<<1 | 1<<5 | 1<<7
 )
 
-// statusColumns: the mailbox name, unless -t asks for a sum, and each field of
-// the first argument once (status_parse_fields in
-// doveadm-mail-mailbox-status.c). A request that kills the server process has
-// no columns that could be known.
-func (c *CommandInfo) statusColumns(args []string) (n int, ok bool) {
-	first, total := "", false
+// statusRequest is what the arguments of "mailbox status" ask for.
+type statusRequest struct {
+	at    int  // index of the fields among the arguments
+	all   bool // "all" is one of them
+	total bool // -t: one row with the sum
+	set   int  // the fields, each once, as bits
+}
+
+// statusRequest reads the arguments as status_parse_fields does (in
+// doveadm-mail-mailbox-status.c). A request that kills the server process is
+// not ok.
+func (c *CommandInfo) statusRequest(args []string) (req statusRequest, ok bool) {
+	fields := ""
 	r := argumentReader{command: c, args: args}
 	for r.next() {
 		switch {
 		case r.param == nil:
 			if r.positional == 1 {
-				first = r.value
+				fields, req.at = r.value, len(args)-len(r.args)-1
 			}
 		case r.param.Long == "total-sum":
-			total = true
+			req.total = true
 		case namesFields(r.param):
-			return 0, false
+			return req, false
 		}
 	}
 	if r.failed {
-		return 0, false
+		return req, false
 	}
-	all := allStatusFields
-	if total {
-		all = totalStatusFields
-	}
-	set := 0
-	for first != "" {
+	for fields != "" {
 		var word string
-		word, first, _ = strings.Cut(first, " ")
+		word, fields, _ = strings.Cut(fields, " ")
 		switch i := statusField(word); {
 		case word == "":
 		case word == "all":
-			set |= all
-		case i < 0 || total && totalStatusFields&(1<<i) == 0:
-			return 0, false
+			req.all = true
+		case i < 0 || req.total && totalStatusFields&(1<<i) == 0:
+			return req, false
 		default:
-			set |= 1 << i
+			req.set |= 1 << i
 		}
 	}
-	if set == 0 {
+	switch {
+	case req.all && req.total:
+		req.set |= totalStatusFields
+	case req.all:
+		req.set |= allStatusFields
+	}
+	return req, req.set != 0
+}
+
+// statusColumns: the mailbox name, unless -t asks for a sum, and each field
+// once.
+func (c *CommandInfo) statusColumns(args []string) (n int, ok bool) {
+	req, ok := c.statusRequest(args)
+	if !ok {
 		return 0, false
 	}
-	if !total {
+	if !req.total {
 		n = 1
 	}
-	for ; set != 0; set &= set - 1 {
-		n++
+	return n + bits.OnesCount(uint(req.set)), true
+}
+
+// ColumnsVary reports whether servers of the same protocol version, 1.3 or
+// higher, send different numbers of columns for these arguments: "mailbox
+// status" with the field "all", which means "deleted" as well from 2.4.2 on.
+func (c *CommandInfo) ColumnsVary(args []string) bool {
+	if c.columns != columnsPerStatus {
+		return false
 	}
-	return n, true
+	req, ok := c.statusRequest(args)
+	return ok && req.all && !req.total && req.set == allStatusFields
+}
+
+// SpellOut returns arguments whose ColumnsVary with each field by its name, so
+// that every server sends the columns that Columns counts. Others it returns
+// as they are. It does not change args.
+func (c *CommandInfo) SpellOut(args []string) []string {
+	if !c.ColumnsVary(args) {
+		return args
+	}
+	req, _ := c.statusRequest(args)
+	var names []string
+	for i, name := range statusFields {
+		if req.set&(1<<i) != 0 {
+			names = append(names, name)
+		}
+	}
+	args = slices.Clone(args)
+	args[req.at] = strings.Join(names, " ")
+	return args
 }
 
 func statusField(name string) int {

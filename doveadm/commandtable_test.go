@@ -153,6 +153,44 @@ func TestMaxArgs(t *testing.T) {
 	}
 }
 
+func TestSpellOut(t *testing.T) {
+	const all = "messages recent uidnext uidvalidity unseen highestmodseq vsize guid firstsaved"
+	for _, test := range []struct{ command, args, want string }{
+		{"mailbox status", "all,*", all + ",*"},
+		{"mailbox status", "-u,alice,--,all,all", "-u,alice,--," + all + ",all"},
+		{"mailbox status", "-ualice,vsize all  guid,INBOX", "-ualice," + all + ",INBOX"},
+		// The same in every release, or nothing that could be known.
+		{"mailbox status", "messages,all", ""},
+		{"mailbox status", "all deleted,*", ""},
+		{"mailbox status", "-t,all,*", ""},
+		{"mailbox status", "all,*,--total-sum", ""},
+		{"mailbox status", "all x,*", ""},
+		{"mailbox status", "--field=all,*", ""},
+		{"mailbox status", "-Z,all,*", ""},
+		{"fetch", "all,all", ""},
+	} {
+		c, ok := LookupCommand(test.command)
+		if !ok {
+			t.Fatalf("%s is not in the table", test.command)
+		}
+		args := strings.Split(test.args, ",")
+		if got, want := c.ColumnsVary(args), test.want != ""; got != want {
+			t.Errorf("%s %q: columns vary: %v, want %v", test.command, args, got, want)
+		}
+		if test.want == "" {
+			test.want = test.args
+		}
+		got := c.SpellOut(args)
+		if strings.Join(got, ",") != test.want || strings.Join(args, ",") != test.args {
+			t.Errorf("%s %q: spelled out %q, want %q", test.command, args, got, test.want)
+		}
+		n, ok := c.Columns(args)
+		if m, again := c.Columns(got); m != n || ok != again || c.ColumnsVary(got) {
+			t.Errorf("%s %q: %d columns (%v), spelled out %d (%v)", test.command, args, n, ok, m, again)
+		}
+	}
+}
+
 func TestColumns(t *testing.T) {
 	const unknown = -1
 	for _, test := range []struct {
@@ -194,6 +232,7 @@ func TestColumns(t *testing.T) {
 		{"mailbox status", "-At,all,*", 4},
 		{"mailbox status", "--total,all,*", 4},
 		{"mailbox status", "-t,guid,*", unknown},
+		{"mailbox status", "messages,all", 2},
 		{"mailbox status", "Messages,*", unknown},
 		{"mailbox status", ",*", unknown},
 		{"mailbox status", "-f,messages,*", unknown},

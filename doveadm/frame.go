@@ -53,10 +53,12 @@ type chunkReader struct {
 	err     error  // behind the last piece of a broken packet or stream
 }
 
-// ready reports whether next would return a chunk without reading.
+// ready reports whether next would return without reading.
 func (c *chunkReader) ready(b *readBuffer) bool {
 	p, pending := b.buffered(), c.pending
 	switch {
+	case c.err != nil:
+		return true
 	case !c.framed:
 		return len(p) > 0
 	case !c.recognize(b):

@@ -221,6 +221,23 @@ func (s *ServerConn) RefuseLogin() error {
 	return err
 }
 
+// Refuse is Handshake, or what follows the error of an authenticate, for a
+// client that is not let in for a reason that is not its login. The doveadm
+// command prints the reason, which is one line of text.
+func (s *ServerConn) Refuse(reason string) error {
+	var out []byte
+	if !s.started {
+		if err := s.readVersion(); err != nil {
+			return err
+		}
+		if s.minor >= MinorMultiplex {
+			out = appendVersion(out, serviceWantedByServer, MaxMinor)
+		}
+	}
+	_, err := s.nc.Write(append(append(append(out, '-'), reason...), '\n'))
+	return err
+}
+
 // ReadCommand reads the next request into cmd, whose slices are used again as
 // Command.Parse says. OPTION requests are obeyed and not returned, as they have
 // no reply. The error is io.EOF if the client

@@ -26,6 +26,7 @@ const (
 type Conn struct {
 	pool     *Pool
 	link     *link
+	bulk     bool // lent to a bulk client
 	released bool
 
 	// done tells the breaker; nil once it has been called.
@@ -98,6 +99,7 @@ func (c *Conn) Release(o Outcome) {
 	now := time.Now()
 	why := l.spent(o, now, p.limits.MaxCommands)
 	p.mu.Lock()
+	p.takeBack(c)
 	if o == Failed && !c.Severed() {
 		p.fail(errLost)
 	}

@@ -164,14 +164,16 @@ type pending struct {
 }
 
 // begin starts an Acquire and waits until it has done all that it can.
-func (w *world) begin(t *testing.T, use Use) *pending {
+func (w *world) begin(t *testing.T, use Use) *pending { return w.beginFor(t, use, Client{}) }
+
+func (w *world) beginFor(t *testing.T, use Use, client Client) *pending {
 	a := &pending{use: use, ended: make(chan struct{})}
 	ctx, cancel := context.WithCancel(t.Context())
 	a.cancel = cancel
 	go func() {
 		defer cancel()
 		start := time.Now()
-		a.conn, a.err = w.Acquire(ctx, use)
+		a.conn, a.err = w.AcquireFor(ctx, use, client)
 		a.took = time.Since(start)
 		close(a.ended)
 	}()

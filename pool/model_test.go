@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"sync"
 	"syscall"
@@ -35,6 +36,7 @@ func TestModel(t *testing.T) {
 			AcquireTimeout: rapid.SampledFrom([]time.Duration{0, 10 * time.Second}).Draw(rt, "acquire_timeout"),
 			MaxWaiting:     rapid.IntRange(0, 4).Draw(rt, "max_waiting"),
 		}
+		limits.MaxBulk = rapid.IntRange(1, limits.MaxOpen).Draw(rt, "max_bulk")
 		limits.MaxIdle = rapid.IntRange(0, limits.MaxOpen).Draw(rt, "max_idle")
 		rapid.SyncTest(rt, func(rt *rapid.T) {
 			tb := &bubbleTB{TB: t}
@@ -64,6 +66,8 @@ func (b *bubbleTB) end() {
 
 // command is an Acquire and what it got.
 type command struct {
+	client   Client
+	round    int // of its queue in the model
 	use      Use
 	cancel   context.CancelFunc
 	ended    chan struct{}
@@ -73,7 +77,7 @@ type command struct {
 	number   int       // of its connection in the model
 }
 
-func (c *command) String() string { return fmt.Sprintf("command(use %d)", c.use) }
+func (c *command) String() string { return fmt.Sprintf("command(%+v, use %d)", c.client, c.use) }
 
 type modelConn struct {
 	number   int
@@ -103,13 +107,99 @@ type driver struct {
 	idle    []modelConn
 	lent    map[*command]modelConn
 	dials   []modelDial
-	queue   []*command
+	queue   modelQueue // of interactive clients
+	bulk    modelQueue
+	passed  int                // lent since one of bulk could have been
 	expect  map[*command]error // commands that end with this action
 	closed  map[CloseReason]uint64
 	dialled uint64
 	granted uint64
 	full    uint64
 	late    uint64
+}
+
+// modelQueue is who waits, sorted by round and, in a round, as they came.
+type modelQueue struct {
+	waiting []*command
+	round   int            // of the first
+	served  map[string]int // the round after the last in which a client was served; nothing is owed to those who find nobody waiting
+}
+
+func (q *modelQueue) join(c *command) {
+	if len(q.waiting) == 0 {
+		q.served = make(map[string]int)
+	} else {
+		q.round = q.waiting[0].round
+	}
+	c.round = max(q.round, q.served[c.client.Name])
+	at := 0
+	for _, o := range q.waiting {
+		if o.client == c.client {
+			c.round = max(c.round, o.round+1)
+		}
+	}
+	for i, o := range q.waiting {
+		if o.round <= c.round {
+			at = i + 1
+		}
+	}
+	q.waiting = slices.Insert(q.waiting, at, c)
+}
+
+func (q *modelQueue) leave(c *command) {
+	q.waiting = slices.DeleteFunc(q.waiting, func(o *command) bool { return o == c })
+}
+
+// last is the newest of the client that has most, or else of the preferred.
+func (q *modelQueue) last(prefer Client) *command {
+	newest, number := make(map[string]*command), make(map[string]int)
+	for _, c := range q.waiting {
+		newest[c.client.Name] = c
+		number[c.client.Name]++
+	}
+	clients := slices.SortedFunc(maps.Keys(newest), func(a, b string) int {
+		if n := cmp.Compare(number[b], number[a]); n != 0 || a == b {
+			return n
+		}
+		switch prefer.Name {
+		case a:
+			return -1
+		case b:
+			return 1
+		}
+		return cmp.Compare(a, b)
+	})
+	return newest[clients[0]]
+}
+
+func (d *driver) queueOf(c *command) *modelQueue {
+	if c.client.Bulk {
+		return &d.bulk
+	}
+	return &d.queue
+}
+
+// waiting is all who wait.
+func (d *driver) waiting() []*command { return slices.Concat(d.queue.waiting, d.bulk.waiting) }
+
+func (d *driver) bulkLent() int {
+	n := 0
+	for c := range d.lent {
+		if c.client.Bulk {
+			n++
+		}
+	}
+	return n
+}
+
+// inTurn is who may have a connection now, in this order.
+func (d *driver) inTurn() []*command {
+	bulk := d.bulk.waiting[:min(len(d.bulk.waiting), d.limits.MaxBulk-d.bulkLent())]
+	ahead := 0
+	if d.passed >= interactiveTurns {
+		ahead = min(1, len(bulk))
+	}
+	return slices.Concat(bulk[:ahead], d.queue.waiting, bulk[ahead:])
 }
 
 func newDriver(rt *rapid.T, tb testing.TB, limits config.Pool) *driver {
@@ -149,11 +239,12 @@ func (d *driver) dial(ctx context.Context) (*doveadm.ClientConn, error) {
 
 func (d *driver) actions() map[string]func(*rapid.T) {
 	acquire := func(use Use) func(*rapid.T) {
-		return func(*rapid.T) { d.acquire(use) }
+		return func(rt *rapid.T) { d.acquire(use, rapid.SampledFrom(modelClients).Draw(rt, "client")) }
 	}
 	return map[string]func(*rapid.T){
 		"acquire":       acquire(Shared),
-		"acquire again": acquire(Shared), // twice as likely
+		"acquire again": acquire(Shared), // so much more likely
+		"acquire more":  acquire(Shared),
 		"acquire fresh": acquire(Fresh),
 		"release":       d.release,
 		"spend":         d.spend,
@@ -166,20 +257,32 @@ func (d *driver) actions() map[string]func(*rapid.T) {
 	}
 }
 
-func (d *driver) acquire(use Use) {
+// modelClients are some of which names sort both ways.
+var modelClients = []Client{{Name: "a"}, {Name: "a"}, {Name: "b"}, {Name: "night", Bulk: true}, {Name: "dump", Bulk: true}}
+
+func (d *driver) acquire(use Use, client Client) {
 	ctx, cancel := context.WithCancel(context.Background())
-	c := &command{use: use, cancel: cancel, ended: make(chan struct{})}
+	c := &command{use: use, client: client, cancel: cancel, ended: make(chan struct{})}
 	go func() {
 		defer close(c.ended)
-		c.conn, c.err = d.pool.Acquire(ctx, use)
+		c.conn, c.err = d.pool.AcquireFor(ctx, use, client)
 	}()
 	if t := d.limits.AcquireTimeout; t > 0 {
 		c.deadline = time.Now().Add(t)
 	}
-	d.queue = append(d.queue, c)
+	if i := d.usable(c); i >= 0 && (!client.Bulk || d.bulkLent() < d.limits.MaxBulk) {
+		d.has(c, i) // without a look at who waits
+		d.settle()
+		return
+	}
+	d.queueOf(c).join(c)
 	d.settle()
-	if slices.Contains(d.queue, c) && len(d.queue)-len(d.dials) > d.limits.MaxWaiting {
-		d.leaves(c, ErrQueueFull)
+	if slices.Contains(d.waiting(), c) && len(d.waiting())-len(d.dials) > d.limits.MaxWaiting {
+		q := &d.queue
+		if len(d.bulk.waiting) > 0 {
+			q = &d.bulk
+		}
+		d.leaves(q.last(client), ErrQueueFull)
 		d.full++
 	}
 }
@@ -230,10 +333,10 @@ func (d *driver) spend(rt *rapid.T) {
 }
 
 func (d *driver) giveUp(rt *rapid.T) {
-	if len(d.queue) == 0 {
+	if len(d.waiting()) == 0 {
 		rt.Skip("nobody waits")
 	}
-	c := rapid.SampledFrom(d.queue).Draw(rt, "who")
+	c := rapid.SampledFrom(d.waiting()).Draw(rt, "who")
 	c.cancel()
 	d.leaves(c, context.Canceled)
 	d.settle()
@@ -254,8 +357,8 @@ func (d *driver) dialEnds(rt *rapid.T, err error) {
 	if err == nil {
 		d.opened++
 		d.rests(modelConn{number: d.opened, epoch: dial.epoch})
-	} else if len(d.queue) > 0 {
-		d.leaves(d.queue[0], err)
+	} else if turn := d.inTurn(); len(turn) > 0 {
+		d.leaves(turn[0], err)
 	}
 	d.settle()
 }
@@ -269,7 +372,7 @@ func (d *driver) retire(*rapid.T) {
 func (d *driver) sleep(rt *rapid.T) {
 	time.Sleep(time.Duration(rapid.IntRange(1, 15).Draw(rt, "seconds")) * time.Second)
 	now := time.Now()
-	for _, c := range slices.Clone(d.queue) {
+	for _, c := range d.waiting() {
 		if !c.deadline.IsZero() && !c.deadline.After(now) {
 			d.leaves(c, ErrTimeout)
 			d.late++
@@ -287,8 +390,27 @@ func (d *driver) sleep(rt *rapid.T) {
 
 // leaves: c waits no more and fails.
 func (d *driver) leaves(c *command, err error) {
-	d.queue = slices.DeleteFunc(d.queue, func(o *command) bool { return o == c })
+	d.queueOf(c).leave(c)
 	d.expect[c] = err
+}
+
+// usable is the place of the idle connection that c can have, or -1.
+func (d *driver) usable(c *command) int {
+	for i, mc := range slices.Backward(d.idle) {
+		if c.use == Shared || mc.commands == 0 {
+			return i
+		}
+	}
+	return -1
+}
+
+// has: c gets the idle connection at i.
+func (d *driver) has(c *command, i int) {
+	c.number = d.idle[i].number
+	d.lent[c] = d.idle[i]
+	d.idle = slices.Delete(d.idle, i, i+1)
+	d.granted++
+	d.expect[c] = nil
 }
 
 func (d *driver) retires() {
@@ -316,16 +438,19 @@ func (d *driver) open() int { return len(d.idle) + len(d.lent) }
 // settle gives to those who wait, in their order, what there is.
 func (d *driver) settle() {
 	dials := len(d.dials)
-	for _, c := range slices.Clone(d.queue) {
-		usable := slices.IndexFunc(reversed(d.idle), func(mc modelConn) bool { return c.use == Shared || mc.commands == 0 })
-		switch {
-		case usable >= 0:
-			i := len(d.idle) - 1 - usable
-			c.number = d.idle[i].number
-			d.lent[c] = d.idle[i]
-			d.idle = slices.Delete(d.idle, i, i+1)
-			d.granted++
-			d.leaves(c, nil)
+	for _, c := range d.inTurn() {
+		switch i := d.usable(c); {
+		case i >= 0:
+			d.has(c, i)
+			switch {
+			case c.client.Bulk || len(d.bulk.waiting) == 0:
+				d.passed = 0
+			case d.bulkLent() < d.limits.MaxBulk:
+				d.passed++
+			}
+			q := d.queueOf(c)
+			q.served[c.client.Name] = c.round + 1
+			q.leave(c)
 			continue
 		case dials > 0:
 			dials--
@@ -344,12 +469,6 @@ func (d *driver) settle() {
 		d.idle = d.idle[1:]
 		d.closed[closedSurplus]++
 	}
-}
-
-func reversed[T any](s []T) []T {
-	s = slices.Clone(s)
-	slices.Reverse(s)
-	return s
 }
 
 // check compares the pool with the model.
@@ -387,7 +506,7 @@ func (d *driver) check(rt *rapid.T) {
 		c.cancel()
 	}
 	clear(d.expect)
-	for _, c := range d.queue {
+	for _, c := range d.waiting() {
 		select {
 		case <-c.ended:
 			rt.Fatalf("%v ended with %v, want it to wait", c, c.err)
@@ -409,7 +528,8 @@ func (d *driver) check(rt *rapid.T) {
 	}
 	s := d.pool.Stat()
 	if diff := gocmp.Diff(Stat{
-		Open: d.open(), Idle: len(d.idle), InUse: len(d.lent), Dialing: len(d.dials), Waiting: len(d.queue),
+		Open: d.open(), Idle: len(d.idle), InUse: len(d.lent), Dialing: len(d.dials), Waiting: len(d.waiting()),
+		BulkInUse: d.bulkLent(), BulkWaiting: len(d.bulk.waiting),
 		Acquired: d.granted, TimedOut: d.late, QueueFull: d.full, Dials: d.dialled, Closed: d.closed,
 	}, s, cmpopts.IgnoreFields(Stat{}, "Waits", "WaitTime", "DialTime", "DialErrors", "LastError", "LastErrorAt")); diff != "" {
 		rt.Fatalf("(-want +got):\n%s", diff)
@@ -433,7 +553,7 @@ func (d *driver) end() {
 	done := make(chan error)
 	go func() { done <- d.pool.Close(context.Background()) }()
 	synctest.Wait()
-	for _, c := range d.queue {
+	for _, c := range d.waiting() {
 		if <-c.ended; !errors.Is(c.err, ErrClosed) {
 			d.rt.Errorf("%v ended with %v, want %v", c, c.err, ErrClosed)
 		}

@@ -19,15 +19,16 @@
 //     a command that was abandoned keeps its process until it is done.
 //   - A connection has one owner: the pool, or the one Conn that Acquire
 //     returned, until its Release.
-//   - Commands are served in the order in which they came. Nobody waits while
-//     there is a connection for him, or room for one and a backend that greets.
+//   - Clients take turns, and the commands of one client are served in the
+//     order in which they came. Interactive clients come before bulk clients,
+//     which leave them connections. Nobody waits while there is a connection
+//     that he may have, or room for one and a backend that greets.
 //   - A command asks the breaker once, before anything else, and what became
 //     of it is told once. Those who wait when it opens fail at once. A dial
 //     speaks for the command that waits for it, and for itself if that left.
 package pool
 
 import (
-	"container/list"
 	"context"
 	"errors"
 	"fmt"
@@ -88,21 +89,24 @@ type Pool struct {
 
 	// mu guards what follows. Nothing blocks under it, and the only lock taken
 	// under it is the breaker's. Who changed something lets go of it by unlock.
-	mu         sync.Mutex
-	closed     bool
-	drained    chan struct{} // closed when the last connection is gone after Close
-	all        map[*link]struct{}
-	idle       []*link // the most recently used is the last
-	dialing    int
-	closing    int       // forgotten, but perhaps not closed yet
-	garbage    []*link   // those of closing that unlock is to close
-	waiters    list.List // of *waiter, first come first served
-	epoch      uint64    // connections of an older epoch are not used again
-	full       bool      // the last dial found no process free at the backend
-	freed      int       // while full: processes that it got back from here since
-	pauseUntil time.Time // while full: no other dial before
-	sweepAt    time.Time // of the next sweep; zero: none is needed
-	stat       Stat      // its counters
+	mu          sync.Mutex
+	closed      bool
+	drained     chan struct{} // closed when the last connection is gone after Close
+	all         map[*link]struct{}
+	idle        []*link // the most recently used is the last
+	dialing     int
+	closing     int       // forgotten, but perhaps not closed yet
+	garbage     []*link   // those of closing that unlock is to close
+	interactive turns     // clients that wait
+	bulk        turns     // bulk clients that wait
+	bulkInUse   int       // connections that bulk clients have
+	passed      int       // connections lent since a bulk client could have had one
+	epoch       uint64    // connections of an older epoch are not used again
+	full        bool      // the last dial found no process free at the backend
+	freed       int       // while full: processes that it got back from here since
+	pauseUntil  time.Time // while full: no other dial before
+	sweepAt     time.Time // of the next sweep; zero: none is needed
+	stat        Stat      // its counters
 }
 
 // New returns the pool of a backend. Nothing is dialled before it is needed,
@@ -110,6 +114,9 @@ type Pool struct {
 func New(b config.Backend, dial DialFunc, log hclog.Logger) *Pool {
 	log = log.With("backend", b.Name)
 	checkDial := dial
+	if b.Pool.MaxBulk == 0 {
+		b.Pool.MaxBulk = b.Pool.MaxOpen
+	}
 	if dial == nil {
 		dial = newDialer(b, log).dial
 	}
@@ -137,9 +144,14 @@ func New(b config.Backend, dial DialFunc, log hclog.Logger) *Pool {
 // Name returns the backend's name.
 func (p *Pool) Name() string { return p.name }
 
-// Acquire returns a connection for one command; the caller releases it. It
-// waits at most acquire_timeout, and less if ctx ends.
+// Acquire is AcquireFor for the one client that has no name.
 func (p *Pool) Acquire(ctx context.Context, use Use) (*Conn, error) {
+	return p.AcquireFor(ctx, use, Client{})
+}
+
+// AcquireFor returns a connection for one command of a client; the caller
+// releases it. It waits at most acquire_timeout, and less if ctx ends.
+func (p *Pool) AcquireFor(ctx context.Context, use Use, client Client) (*Conn, error) {
 	if p.Operator() != Active {
 		return nil, ErrOutOfService // whatever the breaker says
 	}
@@ -151,9 +163,9 @@ func (p *Pool) Acquire(ctx context.Context, use Use) (*Conn, error) {
 		p.mu.Unlock()
 		return nil, err
 	}
-	c := &Conn{pool: p, done: done}
+	c := &Conn{pool: p, done: done, bulk: client.Bulk}
 	p.busy.Add(1)
-	if err := p.provide(ctx, c, use); err != nil {
+	if err := p.provide(ctx, c, use, client); err != nil {
 		p.busy.Add(-1)
 		c.tell(errNoVerdict)
 		p.breaker.report()
@@ -165,21 +177,42 @@ func (p *Pool) Acquire(ctx context.Context, use Use) (*Conn, error) {
 
 // provide gives c an idle connection or else one that it waits for. Those
 // that were used before are looked at.
-func (p *Pool) provide(ctx context.Context, c *Conn, use Use) error {
+func (p *Pool) provide(ctx context.Context, c *Conn, use Use, client Client) error {
 	why := CloseReason("")
 	for {
 		p.mu.Lock()
 		if why != "" {
+			p.takeBack(c)
 			p.forget(c.link, why)
+			c.link = nil
 		}
-		c.link = p.takeIdle(use)
+		if !client.Bulk || p.bulkPlaces() > 0 {
+			if l := p.takeIdle(use); l != nil {
+				p.lend(c, l)
+			}
+		}
 		p.unlock()
 		if c.link == nil {
-			return p.wait(ctx, c, use)
+			return p.wait(ctx, c, use, client)
 		}
 		if why = c.link.unusable(time.Now()); why == "" {
 			return nil
 		}
+	}
+}
+
+// lend gives l to c. The caller holds mu.
+func (p *Pool) lend(c *Conn, l *link) {
+	c.link = l
+	if c.bulk {
+		p.bulkInUse++
+	}
+}
+
+// takeBack ends what lend began. The caller holds mu.
+func (p *Pool) takeBack(c *Conn) {
+	if c.bulk {
+		p.bulkInUse--
 	}
 }
 

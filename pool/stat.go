@@ -32,6 +32,8 @@ type Stat struct {
 	Waiting int
 	Breaker State
 
+	BulkInUse   int // of InUse: by bulk clients
+	BulkWaiting int // of Waiting
 	Operator    Operator
 	Health      Health
 	LastError   string // of a dial, a health check, or a connection lost; empty: none yet
@@ -65,7 +67,9 @@ func (p *Pool) Stat() Stat {
 	s.Idle = len(p.idle)
 	s.InUse = s.Open - s.Idle
 	s.Dialing = p.dialing
-	s.Waiting = p.waiters.Len()
+	s.Waiting = p.waiting()
+	s.BulkInUse = p.bulkInUse
+	s.BulkWaiting = p.bulk.length
 	s.Breaker = p.breaker.state()
 	s.Operator, s.Health = p.Operator(), p.Health()
 	s.BreakerOpened = p.breaker.timesOpened()

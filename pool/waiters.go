@@ -4,27 +4,44 @@ import (
 	"container/list"
 	"context"
 	"fmt"
+	"iter"
 	"time"
 )
 
+// Client is for whom a connection is wanted.
+type Client struct {
+	Name string // clients take turns, by this name
+	Bulk bool   // comes after those that are not, and never has more than max_bulk connections
+}
+
 // waiter is an Acquire that waits for a connection.
 type waiter struct {
-	conn  *Conn // gets the connection
-	use   Use
-	since time.Time
-	elem  *list.Element // nil while not in the queue
-	ready chan error    // buffered, so that an answer never blocks
+	conn   *Conn // gets the connection
+	client Client
+	use    Use
+	since  time.Time
+	ready  chan error // buffered, so that an answer never blocks
+
+	// Of its queue.
+	round  uint64
+	place  *list.Element // in the round; nil while not in the queue
+	inLine *list.Element // in the line of its client
 }
+
+// interactiveTurns is after how many connections that went to others, while it
+// could have had one, a bulk client gets one.
+const interactiveTurns = 8
 
 // wait gives c a connection in its turn. One that was handed on and turns out
 // to be dead does not cost it its turn.
-func (p *Pool) wait(ctx context.Context, c *Conn, use Use) error {
+func (p *Pool) wait(ctx context.Context, c *Conn, use Use, client Client) error {
+	var timeout <-chan time.Time
 	if t := p.limits.AcquireTimeout; t > 0 {
-		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeoutCause(ctx, t, ErrTimeout)
-		defer cancel()
+		timer := time.NewTimer(t)
+		defer timer.Stop()
+		timeout = timer.C
 	}
-	w := &waiter{conn: c, use: use, since: time.Now(), ready: make(chan error, 1)}
+	w := &waiter{conn: c, client: client, use: use, since: time.Now(), ready: make(chan error, 1)}
 	p.mu.Lock()
 	queued := p.enqueue(w)
 	p.unlock()
@@ -32,7 +49,7 @@ func (p *Pool) wait(ctx context.Context, c *Conn, use Use) error {
 		return ErrQueueFull
 	}
 	for {
-		if err := p.await(ctx, w); err != nil || !c.Reused() {
+		if err := p.await(ctx, timeout, w); err != nil || !c.Reused() {
 			return err
 		}
 		why := c.link.unusable(time.Now())
@@ -40,41 +57,64 @@ func (p *Pool) wait(ctx context.Context, c *Conn, use Use) error {
 			return nil
 		}
 		p.mu.Lock()
+		p.takeBack(c)
 		p.forget(c.link, why)
 		w.since = time.Now()
-		w.elem = p.waiters.PushFront(w)
+		p.queue(w).rejoin(w)
 		p.unlock()
 	}
 }
 
-// enqueue reports false if too many wait already. Who waits for a dial or for
-// the end of a connection in whose place one comes does not count. The caller
-// holds mu.
-func (p *Pool) enqueue(w *waiter) bool {
-	w.elem = p.waiters.PushBack(w)
-	p.serve()
-	if w.elem != nil && p.waiters.Len()-p.dialing-p.closing > p.limits.MaxWaiting {
-		p.waiters.Remove(w.elem)
-		p.stat.QueueFull++
-		return false
+// queue returns where w waits. The caller holds mu.
+func (p *Pool) queue(w *waiter) *turns {
+	if w.client.Bulk {
+		return &p.bulk
 	}
-	return true
+	return &p.interactive
 }
 
-// await returns when w is answered or ctx ends.
-func (p *Pool) await(ctx context.Context, w *waiter) error {
+// waiting is how many wait. The caller holds mu.
+func (p *Pool) waiting() int { return p.interactive.length + p.bulk.length }
+
+// enqueue reports false if too many wait already. Who waits for a dial or for
+// the end of a connection in whose place one comes does not count. Where there
+// is no place left the client goes without that has most of them, bulk clients
+// first: it fills the queue for itself and not for others. The caller holds mu.
+func (p *Pool) enqueue(w *waiter) bool {
+	p.queue(w).join(w)
+	p.serve()
+	if w.place == nil || p.waiting()-p.dialing-p.closing <= p.limits.MaxWaiting {
+		return true
+	}
+	p.stat.QueueFull++
+	q := &p.interactive
+	if p.bulk.length > 0 {
+		q = &p.bulk
+	}
+	if out := q.last(w.client.Name); out != w {
+		p.answer(out, nil, ErrQueueFull)
+		return true
+	}
+	q.leave(w, false)
+	return false
+}
+
+// await returns when w is answered, or its time or ctx ends.
+func (p *Pool) await(ctx context.Context, timeout <-chan time.Time, w *waiter) error {
+	err := ErrTimeout
 	select {
 	case err := <-w.ready:
 		return err
+	case <-timeout:
 	case <-ctx.Done():
+		err = context.Cause(ctx)
 	}
 	p.mu.Lock()
 	defer p.unlock()
-	if w.elem == nil {
+	if w.place == nil {
 		return <-w.ready // answered while it gave up
 	}
-	p.leave(w)
-	err := context.Cause(ctx)
+	p.leave(w, false)
 	if err == ErrTimeout {
 		p.stat.TimedOut++
 		if p.full {
@@ -85,24 +125,71 @@ func (p *Pool) await(ctx context.Context, w *waiter) error {
 }
 
 // leave takes w off the queue. The caller holds mu.
-func (p *Pool) leave(w *waiter) {
-	p.waiters.Remove(w.elem)
-	w.elem = nil
+func (p *Pool) leave(w *waiter, served bool) {
+	p.queue(w).leave(w, served)
 	p.stat.Waits++
 	p.stat.WaitTime += time.Since(w.since)
 }
 
 // answer ends a wait. The caller holds mu.
 func (p *Pool) answer(w *waiter, l *link, err error) {
-	p.leave(w)
-	w.conn.link = l
+	if l != nil {
+		p.lend(w.conn, l)
+		switch {
+		case w.client.Bulk || p.bulk.length == 0:
+			p.passed = 0
+		case p.bulkPlaces() > 0:
+			p.passed++
+		}
+	}
+	p.leave(w, l != nil)
 	w.ready <- err
 }
 
-// first returns the first in the queue or nil. The caller holds mu.
+// bulkPlaces is how many connections more bulk clients may have. The caller
+// holds mu.
+func (p *Pool) bulkPlaces() int { return p.limits.MaxBulk - p.bulkInUse }
+
+// inTurn goes through those who may have a connection now, in their order: the
+// interactive clients, and then the bulk clients as far as there are places for
+// them. Now and then it is the other way round for one, so that those do not
+// wait for ever. The one that it is at may leave. The caller holds mu.
+func (p *Pool) inTurn() iter.Seq[*waiter] {
+	return func(yield func(*waiter) bool) {
+		var ahead *waiter
+		places := p.bulkPlaces()
+		if places > 0 && p.passed >= interactiveTurns {
+			ahead = p.bulk.first()
+		}
+		if ahead != nil {
+			places--
+			if !yield(ahead) {
+				return
+			}
+		}
+		for w := range p.interactive.all {
+			if !yield(w) {
+				return
+			}
+		}
+		if places <= 0 {
+			return
+		}
+		for w := range p.bulk.all {
+			if w == ahead {
+				continue
+			}
+			if places--; !yield(w) || places == 0 {
+				return
+			}
+		}
+	}
+}
+
+// first returns who has the next connection, or nil. The caller holds mu.
 func (p *Pool) first() *waiter {
-	if e := p.waiters.Front(); e != nil {
-		return e.Value.(*waiter)
+	for w := range p.inTurn() {
+		return w
 	}
 	return nil
 }
@@ -111,7 +198,7 @@ func (p *Pool) first() *waiter {
 // connection, a dial that is under way, a new dial, or the place of what is
 // being closed. The caller holds mu.
 func (p *Pool) serve() {
-	if p.waiters.Len() == 0 {
+	if p.waiting() == 0 {
 		return
 	}
 	switch {
@@ -120,13 +207,11 @@ func (p *Pool) serve() {
 	case p.Operator() != Active:
 		p.failAll(ErrOutOfService)
 	case p.breaker.state() == Open:
-		p.stat.RejectedByBreaker += uint64(p.waiters.Len())
+		p.stat.RejectedByBreaker += uint64(p.waiting())
 		p.failAll(ErrBreakerOpen)
 	}
 	dialing, closing := p.dialing, p.closing
-	for e := p.waiters.Front(); e != nil; {
-		w := e.Value.(*waiter)
-		e = e.Next()
+	for w := range p.inTurn() {
 		if l := p.takeIdle(w.use); l != nil {
 			p.answer(w, l, nil)
 			continue
@@ -152,7 +237,9 @@ func (p *Pool) serve() {
 
 // failAll ends all waits. The caller holds mu.
 func (p *Pool) failAll(err error) {
-	for w := p.first(); w != nil; w = p.first() {
-		p.answer(w, nil, err)
+	for _, q := range []*turns{&p.interactive, &p.bulk} {
+		for w := range q.all {
+			p.answer(w, nil, err)
+		}
 	}
 }

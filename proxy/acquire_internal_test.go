@@ -30,7 +30,7 @@ func TestReplacedPoolIsNoFailure(t *testing.T) {
 	if err := backends[0].Close(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	task := &task{session: &session{proxy: &Proxy{cut: t.Context()}}, request: request{info: &doveadm.CommandInfo{}}}
+	task := &task{session: &session{ctx: t.Context()}, request: request{info: &doveadm.CommandInfo{}}}
 	_, conn, from, err := task.acquire(backends, pool.Shared)
 	if !errors.Is(err, pool.ErrClosed) {
 		t.Errorf("connected to %v, %v, want %v", from, err, pool.ErrClosed)

@@ -63,6 +63,20 @@ type halfConn interface {
 // connect opens a connection that says nothing.
 func (s *site) connect(t testing.TB) *client { return s.connectTo(t, "main", 0) }
 
+// connectFrom is connect from another address of this machine.
+func (s *site) connectFrom(t testing.TB, ip string) *client {
+	t.Helper()
+	d := net.Dialer{Timeout: patience, LocalAddr: &net.TCPAddr{IP: net.ParseIP(ip)}}
+	nc, err := d.Dial("tcp", s.Addr("main").String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { nc.Close() })
+	nc.SetDeadline(time.Now().Add(patience))
+	tcp := nc.(*net.TCPConn)
+	return &client{nc: tcp, tcp: tcp, in: bufio.NewReader(nc)}
+}
+
 // connectTo is connect to a listener; with a receive buffer if it is not 0.
 func (s *site) connectTo(t testing.TB, listener string, receive int) *client {
 	t.Helper()
@@ -105,7 +119,11 @@ func plain(name, password string) string {
 	return "PLAIN\t" + base64.StdEncoding.EncodeToString([]byte("\x00"+name+"\x00"+password)) + "\n"
 }
 
-func (c *client) login(k clientKind) error {
+func versionLine(m int) string { return fmt.Sprintf("VERSION\tdoveadm-server\t1\t%d\n", m) }
+
+func (c *client) login(k clientKind) error { return c.loginAs(clientName, k) }
+
+func (c *client) loginAs(name string, k clientKind) error {
 	c.clientKind = k
 	greeting := "-\n+\n"
 	if k.minor > 0 {
@@ -114,7 +132,7 @@ func (c *client) login(k clientKind) error {
 	if k.stream() {
 		greeting += "\xff\xff\xff\xff\xff\x00\x02\x03\xfe"
 	}
-	hello := fmt.Sprintf("VERSION\tdoveadm-server\t1\t%d\n", k.minor) + plain(clientName, clientPassword)
+	hello := versionLine(k.minor) + plain(name, clientPassword)
 	if k.option {
 		hello += "\t\tOPTION\tlog-passthrough\n"
 	}

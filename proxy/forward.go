@@ -88,7 +88,17 @@ func (t *task) forward(snap *snapshot) (keep bool, err error) {
 		wanted = pool.Fresh
 	}
 	use := wanted
-	backends := snap.shards[t.res.shard].inOrder(t.cmd.User)
+	shard := snap.shards[t.res.shard]
+	t.client = snap.clients[t.session.client]
+	start := time.Now()
+	err = t.client.place(t.session.ctx, shard.members[0].limits.AcquireTimeout)
+	t.res.wait += time.Since(start)
+	if err != nil {
+		t.res.outcome, t.res.reason = unavailable, err.Error()
+		return t.answer(doveadm.CodeTempFail), nil
+	}
+	defer t.client.release()
+	backends := shard.inOrder(t.cmd.User)
 	var visited []string // addresses, once referrals begin
 	for {
 		release, conn, from, err := t.acquire(backends, use)
@@ -161,17 +171,17 @@ func (t *task) route(snap *snapshot) *refusal {
 // acquire takes a connection to the first backend that has one, and for a
 // tunnel one of the few places for tunnels. The error has those of all.
 func (t *task) acquire(backends []*backend, use pool.Use) (release func(), c *pool.Conn, from *backend, err error) {
-	ctx := t.session.proxy.cut
+	ctx := t.session.ctx
 	start := time.Now()
 	defer func() { t.res.wait += time.Since(start) }()
 	for _, b := range backends {
 		release := func() {}
 		var why error
 		if t.request.info.Tunnel {
-			release, why = b.takeTunnel(ctx)
+			release, why = b.takeTunnel(ctx, t.client)
 		}
 		if why == nil {
-			if c, why = b.Acquire(ctx, use); why == nil {
+			if c, why = b.AcquireFor(ctx, use, t.client.forPool()); why == nil {
 				return release, c, b, nil
 			}
 		}
@@ -182,8 +192,8 @@ func (t *task) acquire(backends []*backend, use pool.Use) (release func(), c *po
 		} else {
 			err = fmt.Errorf("%w; %w", err, why)
 		}
-		if errors.Is(why, pool.ErrClosed) {
-			break // replaced by a reload, which is no reason for the next one
+		if errors.Is(why, pool.ErrClosed) || ctx.Err() != nil {
+			break // replaced by a reload, or given up: no reason for the next one
 		}
 	}
 	return nil, nil, nil, err
@@ -315,7 +325,7 @@ func (t *task) interrupted(rl *relay, err error) verdict {
 		t.res.reason = fmt.Sprintf("backend %s was lost in the middle of the command: %v", t.res.backend, err)
 	}
 	if rl.scan.Fields() > 0 || rl.scan.MidField() {
-		columns, known := t.request.columns(rl.conn.Client().ServerMinor())
+		columns, known := rl.columns()
 		if !known {
 			// Nobody can say where the row would end.
 			t.out.log(doveadm.LogError, t.res.reason)
@@ -386,18 +396,31 @@ func milliseconds(d time.Duration) string {
 	return strconv.FormatFloat(float64(d)/float64(time.Millisecond), 'f', 3, 64)
 }
 
-// takeTunnel waits for a place for a tunnel to b.
-func (b *backend) takeTunnel(ctx context.Context) (release func(), err error) {
+// takeTunnel waits for a place for a tunnel to b. Bulk clients have half of
+// them at most.
+func (b *backend) takeTunnel(ctx context.Context, who client) (release func(), err error) {
 	if b.limits.MaxTunnels == 0 {
 		return func() {}, errors.New("pool.max_tunnels allows no tunnels")
 	}
 	if b.limits.AcquireTimeout > 0 {
 		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(ctx, b.limits.AcquireTimeout)
+		ctx, cancel = context.WithTimeoutCause(ctx, b.limits.AcquireTimeout, errors.New("pool.max_tunnels is reached"))
 		defer cancel()
 	}
-	if err := b.tunnels.Acquire(ctx, 1); err != nil {
-		return func() {}, errors.New("pool.max_tunnels is reached")
+	if who.forPool().Bulk {
+		if b.bulk.Acquire(ctx, 1) != nil {
+			return func() {}, context.Cause(ctx)
+		}
+		defer func() {
+			if free := release; err == nil {
+				release = func() { free(); b.bulk.Release(1) }
+			} else {
+				b.bulk.Release(1)
+			}
+		}()
+	}
+	if b.tunnels.Acquire(ctx, 1) != nil {
+		return func() {}, context.Cause(ctx)
 	}
 	return func() { b.tunnels.Release(1) }, nil
 }

@@ -32,7 +32,7 @@ func (in *input) Write(p []byte) (int, error) {
 	if in.size+int64(len(p)) > in.limit {
 		return 0, errInputTooLarge
 	}
-	if in.file == nil && len(in.memory)+len(p) <= inputMemory {
+	if in.file == nil && len(in.memory)+len(p) <= inputMemory && in.budget.takeMemory(int64(len(p))) {
 		in.memory = append(in.memory, p...)
 		in.size += int64(len(p))
 		return len(p), nil
@@ -42,7 +42,7 @@ func (in *input) Write(p []byte) (int, error) {
 	}
 	in.size += int64(len(p))
 	if in.file == nil {
-		f, err := unlinkedFile(in.dir)
+		f, err := in.budget.open(in.dir)
 		if err != nil {
 			return 0, err
 		}
@@ -84,9 +84,8 @@ func (in *input) close() {
 		return
 	}
 	in.budget.used.Add(-(in.size - int64(len(in.memory))))
-	if in.file != nil {
-		in.file.Close()
-	}
+	in.budget.memory.Add(-int64(len(in.memory)))
+	in.budget.close(in.file)
 	*in = input{budget: in.budget}
 }
 

@@ -175,34 +175,6 @@ func (p *Proxy) acceptLoop(l *listener) {
 	}
 }
 
-// admit starts a session on nc unless a limit is reached.
-func (p *Proxy) admit(l *listener, nc net.Conn) {
-	limits := p.snapshot.Load().config.Limits
-	perListener := l.config().MaxSessions
-
-	p.mu.Lock()
-	reason := ""
-	switch {
-	case p.draining:
-		reason = "shutting down"
-	case len(p.sessions) >= limits.MaxSessions:
-		reason = "limits.max_sessions is reached"
-	case perListener > 0 && l.sessions.Load() >= int64(perListener):
-		reason = "max_sessions of the listener is reached"
-	}
-	if reason == "" {
-		s := newSession(p, l, nc)
-		p.sessions[s] = struct{}{}
-		l.sessions.Add(1)
-		p.serving.Go(s.serve)
-	}
-	p.mu.Unlock()
-	if reason != "" {
-		p.log.Warn("connection refused", "listener", l.config().Name, "peer", peerName(nc), "reason", reason)
-		nc.Close()
-	}
-}
-
 // peerName returns the address of a client, which a UNIX socket has none of.
 func peerName(nc net.Conn) string {
 	if a := nc.RemoteAddr(); a != nil && a.Network() != "unix" {

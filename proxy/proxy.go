@@ -11,6 +11,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/netip"
 	"sync"
 	"sync/atomic"
 
@@ -38,6 +39,8 @@ type Proxy struct {
 	spool   *spoolBudget
 	wishes  *wishes
 
+	resources resources
+
 	snapshot atomic.Pointer[snapshot]
 	nextID   atomic.Uint64 // of sessions
 
@@ -48,6 +51,7 @@ type Proxy struct {
 	mu        sync.Mutex
 	listeners map[string]*listener // by address
 	sessions  map[*session]struct{}
+	admission admission
 	serves    bool
 	draining  bool
 
@@ -67,6 +71,7 @@ func New(cfg *config.Config, o Options) (*Proxy, error) {
 		spool:     &spoolBudget{},
 		listeners: make(map[string]*listener),
 		sessions:  make(map[*session]struct{}),
+		admission: admission{addresses: make(map[netip.Addr]int), clients: make(map[string]int)},
 	}
 	p.cut, p.cutNow = context.WithCancelCause(context.Background())
 	var warning error
@@ -82,7 +87,8 @@ func New(cfg *config.Config, o Options) (*Proxy, error) {
 		snap.discard(nil)
 		return nil, err
 	}
-	p.spool.limit.Store(cfg.Limits.MaxSpool)
+	p.resources.configure(cfg)
+	p.spool.configure(cfg.Limits.MaxSpool, p.resources.buffers())
 	for _, l := range opened {
 		p.listeners[l.key()] = l
 	}
@@ -153,7 +159,8 @@ func (p *Proxy) Reload(cfg *config.Config) error {
 		}
 	}
 	p.snapshot.Store(snap)
-	p.spool.limit.Store(cfg.Limits.MaxSpool)
+	p.resources.configure(cfg)
+	p.spool.configure(cfg.Limits.MaxSpool, p.resources.buffers())
 	for _, l := range opened {
 		p.listeners[l.key()] = l
 		p.accept(l)

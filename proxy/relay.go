@@ -33,6 +33,8 @@ type relay struct {
 	rest     []byte // behind the status: the beginning of a tunnel
 	referral string // the server that a -REFERRAL names
 
+	firstRow *firstRow // the number of columns depends on the backend's release
+
 	sending   sync.WaitGroup // the goroutine that writes the input
 	stopped   atomic.Bool    // it shall write no more
 	inputDone bool           // all of it has been written, or there is none
@@ -55,10 +57,12 @@ func (r *relay) send() error {
 	t := r.task
 	r.inputDone = t.input == nil
 	cmd := t.cmd
-	if t.request.userColumn {
-		if _, ok := t.request.columns(r.client().ServerMinor()); !ok {
-			return t.request.unknownColumns()
-		}
+	minor := r.client().ServerMinor()
+	if t.request.spellOut && minor >= doveadm.MinorExtraFields {
+		cmd.Args = t.request.info.SpellOut(cmd.Args)
+	}
+	if t.request.columnsVary(minor) {
+		r.firstRow = new(firstRow)
 	}
 	if t.input != nil {
 		if err := r.prepareInput(&cmd); err != nil {
@@ -222,7 +226,11 @@ func (r *relay) run() error {
 				r.replied = true
 				r.conn.Answering()
 			}
-			if err := r.reply(chunk.Data); err != nil {
+			data := chunk.Data
+			if r.firstRow != nil {
+				data = r.firstRow.take(data)
+			}
+			if err := r.reply(data); err != nil {
 				return err
 			}
 		case doveadm.ChannelLog:
@@ -233,6 +241,15 @@ func (r *relay) run() error {
 		}
 	}
 	return nil
+}
+
+// columns returns the number of fields in a row of the reply, if it can be
+// known.
+func (r *relay) columns() (n int, known bool) {
+	if r.firstRow != nil {
+		return r.firstRow.columns, r.firstRow.columns > 0
+	}
+	return r.task.request.info.Columns(r.task.request.cmd.Args)
 }
 
 // reply takes bytes of channel 0. A chunk that can be passed on as it is stays

@@ -2,7 +2,6 @@ package proxy
 
 import (
 	"errors"
-	"slices"
 	"strconv"
 	"strings"
 
@@ -16,6 +15,10 @@ type request struct {
 
 	// userColumn: the client expects the user name in front of each row.
 	userColumn bool
+
+	// spellOut: the client's version means by the arguments what SpellOut makes
+	// of them, backends from version 1.3 on may mean more.
+	spellOut bool
 
 	ttl   int // what is left of proxy-ttl
 	ttlAt int // its place in cmd.Extra
@@ -75,6 +78,7 @@ func (r *request) normalize(m doveadm.Minor) *refusal {
 	}
 	// Other mistakes are for the backend to answer.
 	r.cmd.Args = n.Args
+	r.spellOut = m < doveadm.MinorExtraFields && r.info.ColumnsVary(n.Args)
 
 	several := n.AllUsers || n.HasUserFile
 	switch {
@@ -90,15 +94,9 @@ func (r *request) normalize(m doveadm.Minor) *refusal {
 		return nil
 	}
 	if _, ok := r.info.Columns(r.cmd.Args); !ok {
-		return r.unknownColumns()
+		return &refusal{denied, doveadm.CodeUsage, r.cmd.Name + " for several users: the number of columns is not known, so the user name cannot be put in front of each row"}
 	}
 	return nil
-}
-
-// unknownColumns is the answer to a client that expects the user name in front
-// of rows of which nobody can say where they begin.
-func (r *request) unknownColumns() *refusal {
-	return &refusal{denied, doveadm.CodeUsage, r.cmd.Name + " for several users: the number of columns is not known, so the user name cannot be put in front of each row"}
 }
 
 // readExtra reads proxy-ttl, decrements it, and looks at the forward fields.
@@ -156,17 +154,11 @@ func hasControl(s string) bool {
 	return false
 }
 
-// columns returns the number of fields in a row of the reply of a server of
-// minor version m.
-func (r *request) columns(m doveadm.Minor) (int, bool) {
-	if m >= doveadm.MinorExtraFields && r.cmd.Name == "mailbox status" && slices.ContainsFunc(r.cmd.Args, mayMeanAll) {
-		// 2.4.2 sends one more than 2.4.1.
-		return 0, false
-	}
-	return r.info.Columns(r.cmd.Args)
+// columnsVary reports whether the number of columns depends on the release of
+// the backend, whose minor version m does not tell it.
+func (r *request) columnsVary(m doveadm.Minor) bool {
+	return m >= doveadm.MinorExtraFields && !r.spellOut && r.info.ColumnsVary(r.cmd.Args)
 }
-
-func mayMeanAll(arg string) bool { return slices.Contains(strings.Fields(arg), "all") }
 
 // repeatable reports whether the command may be sent again after its reply was
 // lost before the first byte. A command whose second run may report a failure

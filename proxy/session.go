@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"net/netip"
 	"os"
 	"runtime/debug"
 	"strconv"
@@ -24,6 +25,8 @@ import (
 // session is one client connection from accept to close. Its goroutine reads
 // commands and runs them, or starts the tasks that run them.
 type session struct {
+	ctx      context.Context // over when the session is cut
+	end      context.CancelCauseFunc
 	proxy    *Proxy
 	listener *listener
 	settings *listenerSettings // of the listener when the session began
@@ -31,7 +34,9 @@ type session struct {
 	records  *tlsconn.Socket   // of TLS; nil without it
 	wire     *doveadm.ServerConn
 	log      hclog.Logger
+	address  netip.Addr
 	client   string // who logged in
+	counted  bool   // among the sessions of the client
 	out      []byte // used again by each task that runs alone
 	alone    task   // likewise
 
@@ -63,7 +68,10 @@ const (
 )
 
 func newSession(p *Proxy, l *listener, nc net.Conn) *session {
+	ctx, end := context.WithCancelCause(p.cut)
 	return &session{
+		ctx:      ctx,
+		end:      end,
 		proxy:    p,
 		listener: l,
 		settings: l.settings.Load(),
@@ -94,11 +102,8 @@ func (s *session) reportPanic() {
 func (s *session) forget() {
 	s.socket.Close()
 	s.tasks.Wait()
-	p := s.proxy
-	p.mu.Lock()
-	delete(p.sessions, s)
-	p.mu.Unlock()
-	s.listener.sessions.Add(-1)
+	s.end(nil)
+	s.proxy.left(s)
 }
 
 // handshake greets and logs the client in, all of it within one deadline.
@@ -112,7 +117,7 @@ func (s *session) handshake() error {
 	}
 	s.nc.SetDeadline(deadline)
 	s.mu.Unlock()
-	ctx, cancel := context.WithDeadline(s.proxy.cut, deadline)
+	ctx, cancel := context.WithDeadline(s.ctx, deadline)
 	defer cancel()
 
 	authenticate := func(username, password string) (bool, error) {
@@ -120,7 +125,11 @@ func (s *session) handshake() error {
 		if err := s.mayLogIn(); err != nil {
 			return false, err
 		}
-		return s.proxy.snapshot.Load().verifier.Verify(ctx, username, password)
+		ok, err := s.proxy.snapshot.Load().verifier.Verify(ctx, username, password)
+		if ok && err == nil {
+			err = s.proxy.admitClient(s)
+		}
+		return ok, err
 	}
 	if s.settings.Client != "" {
 		s.client = s.settings.Client
@@ -152,6 +161,11 @@ func (s *session) greet(authenticate func(username, password string) (bool, erro
 	if mode == config.TLSStartTLS || mode == config.TLSStartTLSRequired {
 		s.wire.StartTLS = s.startTLS
 	}
+	if authenticate == nil {
+		if err := s.proxy.admitClient(s); err != nil {
+			return err
+		}
+	}
 	return s.wire.Handshake(authenticate)
 }
 
@@ -159,7 +173,13 @@ func (s *session) handshakeFailed(err error, deadline time.Time) {
 	var bad *doveadm.ProtocolError
 	var inTLS *tlsFailure
 	var inClear *clearTextRefused
+	var many *tooMany
 	switch {
+	case errors.As(err, &many):
+		s.log.Warn("session refused", "client", printable(s.client), "reason", many.reason)
+		s.wire.Refuse(logPrefix + many.reason)
+		s.linger()
+		return
 	case errors.Is(err, doveadm.ErrLoginFailed):
 		s.log.Warn("login failed: wrong name or password", "client", printable(s.client))
 	case errors.As(err, &inClear):
@@ -188,7 +208,7 @@ func (s *session) handshakeFailed(err error, deadline time.Time) {
 	defer pause.Stop()
 	select {
 	case <-pause.C:
-	case <-s.proxy.cut.Done():
+	case <-s.ctx.Done():
 	}
 	s.wire.RefuseLogin()
 	s.linger()

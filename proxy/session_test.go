@@ -167,25 +167,3 @@ func TestWriteTimeoutOfABackend(t *testing.T) {
 	c.refused(t, "\talice\tsave\n"+strings.Repeat("x", 40<<20)+"\r\n.\r\n", "-TEMPFAIL", "backend b1", "timeouts.write")
 	s.log.wait(t, "[ERROR]", "command=save", "outcome=timeout", "timeouts.write")
 }
-
-// TestUserColumnOfUnknownWidth: servers of 2.4.2 answer "all" with one column
-// more than those before, so nobody knows where a row begins.
-func TestUserColumnOfUnknownWidth(t *testing.T) {
-	fields := strings.Fields("INBOX 1 2 3 4 5 6 7 8 9 10")
-	h := func(c *doveadmtest.Conn, cmd *doveadm.Command) {
-		if cmd.Name == "quota get" {
-			answer(c, cmd)
-			return
-		}
-		c.Fields(fields...)
-		c.Fields(fields...)
-		c.Status("+")
-	}
-	s, _ := startWith(t, 3, h, nil)
-	c := s.login(t, client10)
-	r := c.run(t, "\talice\tmailbox status\t-A\tall\t*\n")
-	if want := withColumn("alice", len(fields), strings.Join(append(fields, fields...), "\t")+"\t"); r.status == "+" && r.output != want {
-		t.Errorf("got %q, want %q or a failure", r.output, want)
-	}
-	c.works(t)
-}

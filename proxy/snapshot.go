@@ -1,10 +1,12 @@
 package proxy
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"reflect"
 	"sync"
+	"time"
 
 	"github.com/hashicorp/go-hclog"
 	"golang.org/x/sync/semaphore"
@@ -22,7 +24,7 @@ type snapshot struct {
 	config   *config.Config
 	table    *router.Table
 	verifier *auth.Verifier
-	clients  map[string]config.Client
+	clients  map[string]client
 	shards   map[string]*shard
 	pools    map[string]*pool.Pool // by name of the backend
 
@@ -30,6 +32,48 @@ type snapshot struct {
 	mu        sync.Mutex
 	elsewhere map[string]*backend
 	closed    bool
+}
+
+// client is a client of the configuration, with the places that its commands
+// may take at the same time; nil: as many as there are.
+type client struct {
+	config.Client
+	places *semaphore.Weighted
+}
+
+func newClient(c config.Client) client {
+	if c.MaxCommands == 0 {
+		return client{c, nil}
+	}
+	return client{c, semaphore.NewWeighted(int64(c.MaxCommands))}
+}
+
+// place waits for a place for one more command of the client, which release
+// frees.
+func (c client) place(ctx context.Context, timeout time.Duration) error {
+	if c.places == nil || c.places.TryAcquire(1) {
+		return nil
+	}
+	if timeout > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeoutCause(ctx, timeout, fmt.Errorf("max_commands of client %s is reached", printable(c.Name)))
+		defer cancel()
+	}
+	if c.places.Acquire(ctx, 1) != nil {
+		return context.Cause(ctx)
+	}
+	return nil
+}
+
+func (c client) release() {
+	if c.places != nil {
+		c.places.Release(1)
+	}
+}
+
+// forPool is how pools know the client.
+func (c client) forPool() pool.Client {
+	return pool.Client{Name: c.Name, Bulk: c.Priority == config.PriorityBulk}
 }
 
 // backend is a backend at work.
@@ -40,10 +84,11 @@ type backend struct {
 	timeouts config.Timeouts
 	limits   config.Pool
 	tunnels  *semaphore.Weighted
+	bulk     *semaphore.Weighted // of tunnels: for bulk clients
 }
 
 func newBackend(p *pool.Pool, c config.Backend) *backend {
-	return &backend{p, c, c.Address, c.Timeouts, c.Pool, semaphore.NewWeighted(int64(c.Pool.MaxTunnels))}
+	return &backend{p, c, c.Address, c.Timeouts, c.Pool, semaphore.NewWeighted(int64(c.Pool.MaxTunnels)), semaphore.NewWeighted(int64(max(1, c.Pool.MaxTunnels/2)))}
 }
 
 // build makes the snapshot of cfg with the pools of old where the backend is
@@ -58,12 +103,15 @@ func (p *Proxy) build(cfg *config.Config, old *snapshot) (*snapshot, error) {
 		config:   cfg,
 		table:    table,
 		verifier: auth.NewVerifier(hashes, p.logins),
-		clients:  make(map[string]config.Client),
+		clients:  make(map[string]client),
 		shards:   make(map[string]*shard),
 		pools:    make(map[string]*pool.Pool),
 	}
 	for _, c := range cfg.Clients {
-		s.clients[c.Name] = c
+		s.clients[c.Name] = newClient(c)
+		if old != nil && old.clients[c.Name].MaxCommands == c.MaxCommands {
+			s.clients[c.Name] = client{c, old.clients[c.Name].places} // those who are at it count
+		}
 	}
 	before := old.backends()
 	for _, c := range cfg.Shards {

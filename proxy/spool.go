@@ -17,10 +17,44 @@ var errSpoolFull = errors.New("the client reads too slowly: limits.max_spool is 
 // a file.
 const spoolMemory = 256 << 10
 
-// spoolBudget bounds the bytes in the files of all spools together.
+// spoolBudget bounds what all spools have together.
 type spoolBudget struct {
-	limit atomic.Int64
-	used  atomic.Int64
+	limit       atomic.Int64 // bytes in files
+	used        atomic.Int64
+	memoryLimit atomic.Int64 // bytes in memory
+	memory      atomic.Int64
+	files       atomic.Int64 // that are open
+}
+
+func (b *spoolBudget) configure(limit, memoryLimit int64) {
+	b.limit.Store(limit)
+	b.memoryLimit.Store(memoryLimit)
+}
+
+// takeMemory reports whether n bytes more may be in memory. The rest goes to
+// files.
+func (b *spoolBudget) takeMemory(n int64) bool {
+	if b.memory.Add(n) <= b.memoryLimit.Load() {
+		return true
+	}
+	b.memory.Add(-n)
+	return false
+}
+
+func (b *spoolBudget) open(dir string) (*os.File, error) {
+	f, err := unlinkedFile(dir)
+	if err == nil {
+		b.files.Add(1)
+	}
+	return f, err
+}
+
+// close closes a file of open; nil is fine.
+func (b *spoolBudget) close(f *os.File) {
+	if f != nil {
+		b.files.Add(-1)
+		f.Close()
+	}
 }
 
 func (b *spoolBudget) take(n int64) bool {
@@ -60,6 +94,7 @@ type spool struct {
 	changed  sync.Cond
 	given    chan struct{} // closed by abandon, for a spool whose turn never comes
 	memory   []byte        // comes before what is in the file
+	held     int           // bytes of memory that count: these, and those that are being sent
 	file     *os.File      // nil until memory is full
 	begin    int64         // of the unread part of the file
 	end      int64         // of the written part, and what it takes of the budget
@@ -91,8 +126,9 @@ func (s *spool) write(p []byte) error {
 	if s.err != nil {
 		return s.err
 	}
-	if s.begin == s.end && len(s.memory)+len(p) <= spoolMemory {
+	if s.begin == s.end && len(s.memory)+len(p) <= spoolMemory && s.budget.takeMemory(int64(len(p))) {
 		s.memory = append(s.memory, p...)
+		s.held += len(p)
 		s.changed.Signal()
 		return nil
 	}
@@ -100,7 +136,7 @@ func (s *spool) write(p []byte) error {
 		return errSpoolFull
 	}
 	if s.file == nil {
-		f, err := unlinkedFile(s.dir)
+		f, err := s.budget.open(s.dir)
 		if err != nil {
 			s.budget.used.Add(-int64(len(p)))
 			return err
@@ -162,9 +198,8 @@ var errAbandoned = errors.New("reply abandoned")
 // release gives disk and budget back.
 func (s *spool) release() {
 	s.budget.used.Add(-s.end)
-	if s.file != nil {
-		s.file.Close()
-	}
+	s.budget.memory.Add(-int64(s.held))
+	s.budget.close(s.file)
 }
 
 // drain writes to the client until everything is written or the client fails.
@@ -235,6 +270,8 @@ func (s *spool) fail(err error) {
 // returns nil at the end.
 func (s *spool) next(block *[]byte) ([]byte, error) {
 	s.mu.Lock()
+	s.budget.memory.Add(-int64(s.held - len(s.memory)))
+	s.held = len(s.memory)
 	for s.err == nil && len(s.memory) == 0 && s.begin == s.end && !s.finished {
 		s.changed.Wait()
 	}

@@ -13,6 +13,7 @@ import (
 // and each reply waits for its turn.
 type task struct {
 	session *session
+	client  client // of the snapshot with which the command began
 	cmd     doveadm.Command
 	input   *input // of a command that reads one
 	request request

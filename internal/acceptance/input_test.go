@@ -14,6 +14,7 @@ import (
 
 	"github.com/doveadm-proxy/doveadm-proxy/doveadm"
 	"github.com/doveadm-proxy/doveadm-proxy/internal/dovecot"
+	"github.com/doveadm-proxy/doveadm-proxy/internal/dovecot/dovecottest"
 )
 
 // withInput runs the real doveadm command with standard input.
@@ -90,7 +91,6 @@ func TestSave(t *testing.T) {
 			t.Errorf("%+v", r)
 		}
 	})
-	t.Run("nothing is smuggled", func(t *testing.T) { smuggle(t, c, p) })
 	t.Run("client stops half way", func(t *testing.T) {
 		client, err := dial(t.Context(), p.Addr, doveadm.MaxMinor)
 		if err != nil {
@@ -115,66 +115,125 @@ func TestSave(t *testing.T) {
 	}
 }
 
-// smuggle sends mails made of commands behind "save" commands that fail, in
-// every way a client can make them fail, pipelined with a command behind.
-func smuggle(t *testing.T, c *cluster, p *proxyProcess) {
-	const body = "\tu1-2\tmailbox create\tSMUGGLED\r\n\tu1-2\tmailbox create\tSMUGGLED2\r\n\r\n.\r\n"
-	for _, command := range []string{
-		"\tu1-nobody\tsave\t-m\tINBOX\n",
-		"\tu9-1\tsave\n",
-		"\tu1-1\tsave\t-Z\n",
-		"\tu1-1\tsave\t-r\t2024-01-01\n",
-		"\tu1-1\tsave\t-U\tx\n",
-		"\tu1-1\tsave\t-m\n",
-		"\tu1-1\tsave\t/etc/hostname\n",
-		"\tu1-1\tsave\t--\t/etc/hostname\n",
-		"\tu1-1\tsave\t-A\t-Z\n",
-		"\tu1-1\tsave\t-F\t/etc/passwd\n",
-		"\tu1-1\tsave\t-m\tNoSuchMailbox\n",
-		"\tu1-1\tsieve\tput\t-Z\tx\n",
-		"\tu1-1\tsieve put\n",
-		"\tu1-1\tsieve put\ta\tb\n",
-		"\ta\x01nb\tsave\n",
-		"x\tproxy-ttl=1\tu1-1\tsave\n",
+// smuggledBody is a mail made of commands. Behind it stands a command in a
+// reply of its own.
+const smuggledBody = "\tu1-2\tmailbox create\tSMUGGLED\r\n\tu1-2\tmailbox create\tSMUGGLED2\r\n\r\n.\r\n"
+
+// TestSmuggling sends mails made of commands behind "save" commands that fail,
+// in every way a client can make them fail, pipelined with a command behind.
+func TestSmuggling(t *testing.T) {
+	t.Parallel()
+	for _, version := range dovecot.Versions() {
+		t.Run(string(version), func(t *testing.T) {
+			t.Parallel()
+			c := startCluster(t, 2, 2, dovecot.Options{Version: version})
+			smuggle(t, c)
+		})
+	}
+}
+
+func smuggle(t *testing.T, c *cluster) {
+	p := startProxy(t, racy, func(addr string) string { return c.config(addr, "", "") })
+	s := c.servers[0]
+	// Directly the same does what it must not do through the proxy.
+	smuggled := func(s *dovecot.Server, user string) string {
+		t.Helper()
+		return dovecottest.Run(t, s.Client(), "mailbox list", "-u", user, "SMUGGLED*").Stdout
+	}
+	nc, err := doveadm.Dial(t.Context(), s.Addr, doveadm.ClientOptions{Password: s.Password})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer nc.Close()
+	nc.NetConn().SetDeadline(time.Now().Add(20 * time.Second))
+	io.WriteString(nc.NetConn(), "\tu1-1\tsave\t-Z\n"+smuggledBody)
+	io.Copy(io.Discard, nc.NetConn())
+	if got := smuggled(s, "u1-2"); got == "" {
+		t.Fatalf("directly: %q, so nothing can be seen of what is smuggled", got)
+	}
+	dovecottest.Run(t, s.Client(), "mailbox delete", "-u", "u1-2", "SMUGGLED", "SMUGGLED2")
+	if got := smuggled(s, "u1-2"); got != "" {
+		t.Fatalf("left of the direct attempt: %q", got)
+	}
+
+	for _, tt := range []struct {
+		command string
+		saves24 bool // 2.4 knows the option
+	}{
+		{"\tu1-nobody\tsave\t-m\tINBOX\n", false},
+		{"\tu9-1\tsave\n", false},
+		{"\tu1-1\tsave\t-Z\n", false},
+		{"\tu1-1\tsave\t-r\t2024-01-01\n", true},
+		{"\tu1-1\tsave\t-r\tno date\n", false},
+		{"\tu1-1\tsave\t-U\tx\n", false},
+		{"\tu1-1\tsave\t-U\t4294967296\n", false},
+		{"\tu1-1\tsave\t-g\tno guid\n", true},
+		{"\tu1-1\tsave\t-gg\t-r\n", false},
+		{"\tu1-1\tsave\t--received-date=2024-01-01\n", true},
+		{"\tu1-1\tsave\t-m\n", false},
+		{"\tu1-1\tsave\t/etc/hostname\n", false},
+		{"\tu1-1\tsave\t--\t/etc/hostname\n", false},
+		{"\tu1-1\tsave\t--file=/etc/hostname\n", false},
+		{"\tu1-1\tsave\t-A\t-Z\n", false},
+		{"\tu1-1\tsave\t-F\t/etc/passwd\n", false},
+		{"\tu1-1\tsave\t-m\tNoSuchMailbox\n", false},
+		{"\tu1-1\tsave\t-m\tbad&name\xff\n", false},
+		{"\tu1-1\tsieve\tput\t-Z\tx\n", false},
+		{"\tu1-1\tsieve put\n", false},
+		{"\tu1-1\tsieve put\ta\tb\n", false},
+		{"\tu1-1\tsieve put\tname\n", false},
+		{"\ta\x01nb\tsave\n", false},
+		{"x\tproxy-ttl=1\tu1-1\tsave\n", false},
 	} {
-		for _, minor := range []doveadm.Minor{doveadm.MinorBase, doveadm.MinorSTARTTLS, doveadm.MinorExtraFields} {
-			client, err := dial(t.Context(), p.Addr, minor)
-			if err != nil {
-				t.Fatal(err)
+		for _, minor := range []doveadm.Minor{doveadm.MinorBase, doveadm.MinorSTARTTLS, doveadm.MinorExtraFields, doveadm.MinorStream} {
+			statuses := statusesOf(t, p, minor, tt.command+smuggledBody+"\tu2-1\tmailbox list\tINBOX\n", 2)
+			saved := tt.saves24 && s.Version == dovecot.V24
+			if (statuses[0] == "+") != saved || statuses[1] != "+" {
+				t.Errorf("1.%d %q: statuses %q", minor, tt.command, statuses)
 			}
-			client.NetConn().SetDeadline(time.Now().Add(20 * time.Second))
-			io.WriteString(client.NetConn(), command+body+"\tu2-1\tmailbox list\tINBOX\n")
-			// Exactly two replies: a failure, and that of the command behind.
-			var statuses []string
-			var scan doveadm.ReplyScanner
-			for len(statuses) < 2 {
-				chunk, err := client.ReadChunk()
-				if err != nil {
-					t.Fatalf("%q: %v after %q", command, err, statuses)
-				}
-				data := chunk.Data
-				for chunk.Channel == doveadm.ChannelReply && len(data) > 0 {
-					_, n, err := scan.Scan(data)
-					if err != nil {
-						t.Fatal(err)
-					}
-					data = data[n:]
-					if scan.Done() {
-						statuses = append(statuses, scan.Status().String())
-						scan = doveadm.ReplyScanner{}
-					}
-				}
-			}
-			if statuses[0] == "+" || statuses[1] != "+" {
-				t.Errorf("%q: statuses %q", command, statuses)
-			}
-			client.Close()
 		}
 	}
 	for _, s := range c.servers {
 		for _, user := range s.Users {
-			if r := cli(t, s.Addr, s.Password, "mailbox list", "-u", user, "SMUGGLED*"); r.Stdout != "" {
-				t.Errorf("%s has %q", user, r.Stdout)
+			if got := smuggled(s, user); got != "" {
+				t.Errorf("%s has %q", user, got)
+			}
+		}
+	}
+}
+
+// statusesOf sends text to the proxy at once and returns the statuses of the n
+// replies, behind which nothing may come.
+func statusesOf(t *testing.T, p *proxyProcess, minor doveadm.Minor, text string, n int) []string {
+	t.Helper()
+	client, err := dial(t.Context(), p.Addr, minor)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer client.Close()
+	client.NetConn().SetDeadline(time.Now().Add(20 * time.Second))
+	io.WriteString(client.NetConn(), text)
+	client.NetConn().(interface{ CloseWrite() error }).CloseWrite()
+	var statuses []string
+	var scan doveadm.ReplyScanner
+	for {
+		chunk, err := client.ReadChunk()
+		if err == io.EOF && len(statuses) == n {
+			return statuses
+		}
+		if err != nil || len(statuses) > n {
+			t.Fatalf("%.80q: %v after %q", text, err, statuses)
+		}
+		data := chunk.Data
+		for chunk.Channel == doveadm.ChannelReply && len(data) > 0 {
+			_, n, err := scan.Scan(data)
+			if err != nil {
+				t.Fatal(err)
+			}
+			data = data[n:]
+			if scan.Done() {
+				statuses = append(statuses, scan.Status().String())
+				scan = doveadm.ReplyScanner{}
 			}
 		}
 	}

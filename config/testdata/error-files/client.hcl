@@ -48,8 +48,9 @@ client "n" {
   allow { # ERROR: allow is not supported by this version
     commands = ["quota get"]
   }
-  max_sessions = 1 # ERROR: max_sessions is not supported by this version
-  max_commands = 1 # ERROR: max_commands is not supported by this version
+  max_sessions = -1 # ERROR: Wrong value of max_sessions
+  max_commands = "many" # ERROR: Wrong value of max_commands
+  priority     = "high" # ERROR: Wrong value of priority
   rate_limit   = 1 # ERROR: rate_limit is not supported by this version
   tls_subject  = "x" # ERROR: tls_subject is not supported by this version
 }

@@ -15,6 +15,7 @@ backend_defaults {
     max_commands    = "many" # ERROR: Wrong value of max_commands
     acquire_timeout = "1d" # ERROR: Wrong value of acquire_timeout
     max_waiting     = 1.5 # ERROR: Wrong value of max_waiting
+    max_bulk        = 9 # ERROR: max_bulk is larger than max_open
     max_opne        = 8 # ERROR: Unknown attribute max_opne
   }
   breaker {
@@ -41,6 +42,7 @@ shard "s" {
     address = "10.0.0.2:1"
     pool {
       max_open = 2 # ERROR: max_idle is larger than max_open
+      max_bulk = 2
       min_idle = 0
     }
   }
