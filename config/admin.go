@@ -6,7 +6,6 @@ import (
 	"net/netip"
 
 	"github.com/hashicorp/hcl/v2/hclsyntax"
-	"github.com/zclconf/go-cty/cty"
 )
 
 // Admin is the admin block: where the running proxy can be asked and told
@@ -38,27 +37,11 @@ admin {}`,
 				doc: "Permissions of the UNIX socket: who may write to it may take backends out of service.",
 			},
 			{
-				name: "state_file", field: absolutePath(&a.StateFile), def: `"/var/lib/doveadm-proxy/operator.json"`,
+				name: "state_file", field: path(&a.StateFile, func(string) error { return nil }), def: `"/var/lib/doveadm-proxy/operator.json"`,
 				doc: "What operators want of backends (`drain`, `down`) is kept here, so that it outlives a restart. The directory has to exist (`StateDirectory=` of the systemd unit makes it), and each proxy needs a file of its own.",
 			},
 		},
 	}
-}
-
-// absolutePath is a path of something that need not be there yet.
-func absolutePath(to *string) field {
-	f := text(to)
-	f.takes = "a path"
-	set := f.set
-	f.set = func(v value) *problem {
-		if p := set(v); p != nil {
-			return p
-		}
-		*to = resolve(*to, v.dir)
-		return nil
-	}
-	f.get = func() cty.Value { return optional(*to) }
-	return f
 }
 
 func (l *loader) adminBlock(b *hclsyntax.Block) {

@@ -7,16 +7,22 @@ import (
 // Backend is one Dovecot server with backend_defaults merged in. Its name is
 // unique in the whole configuration.
 type Backend struct {
-	Name        string
-	Address     string // host:port
-	Standby     bool   // used only when the others of the shard cannot be
-	Username    string
-	Password    Secret
-	TLS         BackendTLS
-	Pool        Pool
-	Breaker     Breaker
-	Timeouts    Timeouts
-	HealthCheck HealthCheck
+	Name     string
+	Address  string // host:port
+	Standby  bool   // used only when the others of the shard cannot be
+	Username string
+	Password Secret
+	// OldPassword is for a backend that does not know Password yet; empty:
+	// there is none.
+	OldPassword Secret
+	// PasswordFile is where the passwords come from, to be read again when it
+	// changes; empty: they stand in the configuration.
+	PasswordFile string
+	TLS          BackendTLS
+	Pool         Pool
+	Breaker      Breaker
+	Timeouts     Timeouts
+	HealthCheck  HealthCheck
 }
 
 func (b *Backend) block() block {
@@ -67,9 +73,14 @@ func (b *Backend) login() []attr {
 			name: "username", field: text(&b.Username), def: `"doveadm"`,
 			doc: "The proxy logs in to the backend under this name (Dovecot's `doveadm_username`).",
 		},
-	}, credentials(&b.Password, "a password", `env("BACKEND_PASSWORD")`,
+	}, b.passwords().credentials("a password", `env("BACKEND_PASSWORD")`,
 		"The password of the backend (Dovecot's `doveadm_password`), in clear text. Each backend needs one, here or in `backend_defaults`.",
+		"It is for a backend that refuses the new one, which it does until its `doveadm_password` is changed.",
 		"/etc/doveadm-proxy/secrets/backends")...)
+}
+
+func (b *Backend) passwords() passwords {
+	return passwords{&b.Password, &b.OldPassword, &b.PasswordFile}
 }
 
 func (b *Backend) settings() []block {
@@ -79,7 +90,7 @@ func (b *Backend) settings() []block {
 func (l *loader) backendDefaults(b *hclsyntax.Block) {
 	d := &l.defaults
 	d.at = l.block(d.value.defaultsBlock(), b, nil)
-	l.password(&d.at)
+	l.passwords(&d.at, d.value.passwords())
 	l.backendTLS(&d.value.TLS, &d.at)
 	d.value.HealthCheck.settle(b, &d.at)
 	pool := d.value.Pool // a copy: backends settle theirs, after their own limits
@@ -91,7 +102,7 @@ func (l *loader) backend(s *placed[Shard], b *hclsyntax.Block) {
 	n := &placed[Backend]{value: l.defaults.value}
 	n.at = l.block(n.value.block(), b, &l.defaults.at)
 	n.value.Name = label(b)
-	if !l.password(&n.at) {
+	if !l.passwords(&n.at, n.value.passwords()) {
 		l.missingIn(n.at.whole, n.at.header, "No password",
 			"The proxy cannot log in to this backend. Write the backend's doveadm_password into a file, and in backend_defaults (or in this block): password_file = \"/path/to/the/file\"")
 	}

@@ -10,9 +10,14 @@ type Client struct {
 	Name     string
 	Password Secret // in Dovecot's form, {SCHEME}data
 
-	Priority    string // PriorityInteractive or PriorityBulk
-	MaxSessions int    // 0: only the other limits count
-	MaxCommands int    // at the same time, of all its sessions; 0: no limit
+	// OldPassword is valid too, while it is being replaced; empty: there is none.
+	OldPassword Secret
+	// PasswordFile is where the passwords come from, to be read again when it
+	// changes; empty: they stand in the configuration.
+	PasswordFile string
+	Priority     string // PriorityInteractive or PriorityBulk
+	MaxSessions  int    // 0: only the other limits count
+	MaxCommands  int    // at the same time, of all its sessions; 0: no limit
 
 	// PipelineDepth is how many commands that a session sends ahead run at the
 	// same time.
@@ -38,8 +43,9 @@ client "doveadm" {
 client "panel" {
   password = "{SHA512-CRYPT}$6$rounds=5000$usesomesillystri$D4IrlXatmP7rx3P3InaxBeoomnAihCKRVQAr/36eYMU8Ehsd5SnNNHWuHXC8BTnRoKS2hBpi/8kgLvMUYASsI1"
 }`,
-		attrs: append(credentials(&c.Password, "a hash in Dovecot's form, `{SCHEME}data`", `"{ARGON2ID}$argon2id$v=19$m=65536,t=3,p=1$…"`,
+		attrs: append(c.passwords().credentials("a hash in Dovecot's form, `{SCHEME}data`", `"{ARGON2ID}$argon2id$v=19$m=65536,t=3,p=1$…"`,
 			"The hashed password, as `doveadm-proxy hash` or `doveadm pw -s ARGON2ID` prints it. `{PLAIN}` before a password in clear text works too.",
+			"Both are valid. The log says who still uses it, and when nobody has for a day.",
 			"/etc/doveadm-proxy/secrets/panel"),
 			attr{
 				name: "pipeline_depth", field: count(&c.PipelineDepth, 1), def: `16`,
@@ -65,19 +71,28 @@ client "panel" {
 	}
 }
 
+func (c *Client) passwords() passwords {
+	return passwords{&c.Password, &c.OldPassword, &c.PasswordFile}
+}
+
 func (l *loader) client(b *hclsyntax.Block) {
 	c := new(placed[Client])
 	c.at = l.block(c.value.block(), b, nil)
 	c.value.Name = label(b)
 	l.clients = append(l.clients, c)
 
-	if !l.password(&c.at) {
+	if !l.passwords(&c.at, c.value.passwords()) {
 		l.missingIn(c.at.whole, c.at.header, "No password", "Nobody can log in as this client. "+
 			"Write what \"doveadm-proxy hash\" prints into a file, and: password_file = \"/path/to/the/file\"")
 	}
 	if !c.value.Password.Empty() {
 		if p := checkScheme(c.value.Password.Reveal()); p != nil {
 			l.errorf(c.at.of("password", "password_file"), p.summary, "%s", p.detail)
+		}
+	}
+	if !c.value.OldPassword.Empty() {
+		if p := checkScheme(c.value.OldPassword.Reveal()); p != nil {
+			l.errorf(c.at.of("old_password", "password_file"), p.summary, "This is of the old password. %s", p.detail)
 		}
 	}
 }

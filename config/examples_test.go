@@ -17,6 +17,7 @@ func TestExamples(t *testing.T) {
 	for _, file := range files {
 		t.Run(filepath.Base(file), func(t *testing.T) {
 			dir := installed(t)
+			credentials(t, dir)
 			src, err := os.ReadFile(file)
 			if err != nil {
 				t.Fatal(err)
@@ -32,4 +33,29 @@ func TestExamples(t *testing.T) {
 			}
 		})
 	}
+}
+
+// credentials does what systemd does of the drop-in among the examples.
+func credentials(t *testing.T, installed string) {
+	t.Helper()
+	unit, err := os.ReadFile("../examples/systemd/credentials.conf")
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	for line := range strings.Lines(string(unit)) {
+		setting, ok := strings.CutPrefix(strings.TrimSpace(line), "LoadCredential=")
+		if !ok {
+			continue
+		}
+		name, path, _ := strings.Cut(setting, ":")
+		content, err := os.ReadFile(strings.Replace(path, "/etc/doveadm-proxy", installed, 1))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(filepath.Join(dir, name), content, 0o400); err != nil {
+			t.Fatal(err)
+		}
+	}
+	t.Setenv("CREDENTIALS_DIRECTORY", dir)
 }

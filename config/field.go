@@ -378,7 +378,11 @@ func path(to *string, check func(string) error) field {
 		if p := set(v); p != nil {
 			return p
 		}
-		*to = resolve(*to, v.dir)
+		resolved, p := resolve(*to, v.dir)
+		if p != nil {
+			return p
+		}
+		*to = resolved
 		if err := check(*to); err != nil {
 			return &problem{
 				summary: "Path not usable",

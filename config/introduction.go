@@ -47,8 +47,10 @@ Names of blocks have no spaces and no control characters, and are at most 128 by
 ## Secrets
 
 Passwords belong into files that only the proxy's user can read (` + "`password_file`" + `), or into its environment (` + "`password = env(\"NAME\")`" + `).
-They are read when the configuration is loaded, so a new one takes effect with a reload. They never show in a log, in a message about
-a wrong configuration (where they stand as ` + "`***`" + `) or in what ` + "`check --print`" + ` prints.
+A path that begins with ` + "`credential:`" + ` names a file that systemd hands to the service: ` + "`password_file = \"credential:panel\"`" + ` with
+` + "`LoadCredential=panel:/path/to/the/file`" + ` in its unit. Password files and those of TLS are read again when they change; the rest with a reload.
+Each password may have an old one beside it while it is being replaced. Secrets never show in a log, in a message about
+a wrong configuration (where they stand as ` + "`***`" + `) or in what ` + "`check --print`" + ` prints. [secrets.md](secrets.md) has more.
 
 ` + "```" + `
 umask 027

@@ -11,6 +11,7 @@ type Limits struct {
 	IdleTimeout      time.Duration // between two commands of a session; 0: none
 	WriteTimeout     time.Duration // a client that takes nothing for so long is gone
 	DrainTimeout     time.Duration // SIGTERM to the end of running commands
+	OverlapTimeout   time.Duration // the same where the next process serves already
 	InputTimeout     time.Duration // of a client's silence inside the input of a command; 0: none
 	MaxInput         int64         // bytes of input of one command
 	MaxSpool         int64         // bytes of input and reply on disk, all together
@@ -64,6 +65,10 @@ limits {
 			{
 				name: "drain_timeout", field: duration(&m.DrainTimeout, 0), def: `"30s"`,
 				doc: "Time that running commands have to end after SIGTERM. `TimeoutStopSec=` of the systemd unit has to be longer.",
+			},
+			{
+				name: "overlap_timeout", field: duration(&m.OverlapTimeout, 1), def: `"1h"`,
+				doc: "The same for a process that runs as `serve --overlap`, as the systemd unit has it: the next process serves new connections already, and nobody waits for this one. A session that is never silent for ten seconds ends after half of this time, between two commands.",
 			},
 			{
 				name: "max_spool", field: size(&m.MaxSpool), def: `"10GiB"`,

@@ -62,13 +62,13 @@ func TestLoadDefaults(t *testing.T) {
 	want := &Config{
 		Log:       Log{Level: "info", Format: "text"},
 		Listeners: []Listener{{Name: "main", Network: "tcp", Address: "127.0.0.1:24245"}},
-		Clients:   []Client{{Name: "doveadm", Password: NewSecret("{PLAIN}one"), Priority: "interactive", PipelineDepth: 16}},
+		Clients:   []Client{{Name: "doveadm", Password: NewSecret("{PLAIN}one"), PasswordFile: filepath.Join(dir, "secrets/doveadm"), Priority: "interactive", PipelineDepth: 16}},
 		Shards: []Shard{{Name: "s1", Balance: BalanceOrder, SlowStart: 30 * time.Second, Backends: []Backend{{
 			Name:     "mail1",
 			Address:  "10.0.1.1:24245",
 			Username: "doveadm",
-			Password: NewSecret("two"),
-			TLS:      BackendTLS{Mode: TLSOff},
+			Password: NewSecret("two"), PasswordFile: filepath.Join(dir, "secrets/backends"),
+			TLS: BackendTLS{Mode: TLSOff},
 			Pool: Pool{
 				MaxOpen: 8, MaxIdle: 8, MinIdle: 0, IdleTimeout: 30 * time.Second, MaxLifetime: 5 * time.Minute,
 				MaxCommands: 1000, AcquireTimeout: 10 * time.Second, MaxWaiting: 1000, MaxBulk: 4, MaxTunnels: 4,
@@ -80,7 +80,7 @@ func TestLoadDefaults(t *testing.T) {
 		Routes: []Route{{Kind: "ring", Shards: []string{"s1"}}},
 		Limits: Limits{
 			MaxSessions: 10000, HandshakeTimeout: 5 * time.Second, IdleTimeout: 0, WriteTimeout: time.Minute,
-			DrainTimeout: 30 * time.Second, InputTimeout: 5 * time.Minute, MaxInput: 1 << 30, MaxSpool: 10 << 30, SpoolDir: "/var/tmp",
+			DrainTimeout: 30 * time.Second, OverlapTimeout: time.Hour, InputTimeout: 5 * time.Minute, MaxInput: 1 << 30, MaxSpool: 10 << 30, SpoolDir: "/var/tmp",
 		},
 		Referrals: Referrals{MaxHops: 4},
 	}
@@ -305,7 +305,10 @@ func TestParseFull(t *testing.T) {
 	timeouts := Timeouts{Write: 2 * time.Hour}
 	tls := BackendTLS{Mode: TLSImplicit, ServerName: "mail.example", Pin: "sha256/47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU="}
 	check := HealthCheck{Interval: 10 * time.Second, Timeout: time.Second, Fall: 3, Rise: 1}
-	b1 := Backend{"b1", "mail1.example:1", false, "proxy", NewSecret(`${env("X")}`), tls, pool, breaker, timeouts, check}
+	b1 := Backend{
+		Name: "b1", Address: "mail1.example:1", Username: "proxy", Password: NewSecret(`${env("X")}`),
+		TLS: tls, Pool: pool, Breaker: breaker, Timeouts: timeouts, HealthCheck: check,
+	}
 	b2, b3 := b1, b1
 	b2.Name, b2.Address, b2.Username, b2.Password = "b2", "10.0.0.2:65535", "other", NewSecret("other")
 	b2.Pool.MaxOpen, b2.Pool.MaxIdle, b2.Breaker.Probes, b2.Timeouts.Reply = 3, 3, 4, time.Minute
@@ -333,7 +336,7 @@ func TestParseFull(t *testing.T) {
 		Limits: Limits{
 			MaxSessions: 7, MaxPerAddress: 6, MaxMemory: 2 << 20,
 			HandshakeTimeout: time.Second, IdleTimeout: 90 * time.Minute, WriteTimeout: 1500 * time.Millisecond,
-			InputTimeout: 2 * time.Second, MaxInput: 5, MaxSpool: 3 << 20, SpoolDir: "/",
+			OverlapTimeout: time.Hour, InputTimeout: 2 * time.Second, MaxInput: 5, MaxSpool: 3 << 20, SpoolDir: "/",
 		},
 		Referrals: Referrals{Networks: []netip.Prefix{netip.MustParsePrefix("10.0.1.0/24"), netip.MustParsePrefix("2001:db8::/32")}},
 		Admin:     Admin{Network: "unix", Address: AdminSocket, Mode: 0o660, StateFile: "/x/y"},

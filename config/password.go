@@ -1,6 +1,7 @@
 package config
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"slices"
@@ -10,23 +11,36 @@ import (
 	"github.com/zclconf/go-cty/cty"
 )
 
-// credentials are the two attributes that set a password.
-func credentials(to *Secret, takes, example, doc, file string) []attr {
+// passwords are what a client or a backend logs in with: one password, or two
+// while the old one is being replaced.
+type passwords struct {
+	current, old *Secret
+	file         *string // where both come from; empty: the configuration itself
+}
+
+// credentials are the attributes that set passwords.
+func (w passwords) credentials(takes, example, doc, rotation, file string) []attr {
 	return []attr{
 		{
-			name: "password", secret: true, field: secretText(to, takes), example: example,
+			name: "password", secret: true, field: secretText(w.current, w.file, takes), example: example,
 			doc: doc + " Better in a file of its own, or `env(\"NAME\")`.",
 		},
 		{
-			name: "password_file", field: secretFile(to), example: strconv.Quote(file),
-			doc: "A file with what `password` would say, instead of it. Spaces and line ends around it are cut off. It is read when the configuration is loaded. " +
+			name: "old_password", secret: true, field: secretText(w.old, w.file, takes), example: `env("OLD_PASSWORD")`,
+			doc: "Beside `password`, while it is being replaced: the one before. " + rotation,
+		},
+		{
+			name: "password_file", field: w.fromFile(), example: strconv.Quote(file),
+			doc: "A file with what `password` would say, instead of it; a second line is what `old_password` would say. Spaces and line ends around them are cut off. " +
+				"It is read when the configuration is loaded, and again when it has changed, without a reload. " +
 				"Only the proxy's user should be able to read it; there is a warning if all users can.",
 		},
 	}
 }
 
-// secretText is a secret that stands in the configuration.
-func secretText(to *Secret, takes string) field {
+// secretText is a secret that stands in the configuration, unless file names
+// where it comes from.
+func secretText(to *Secret, file *string, takes string) field {
 	return field{
 		takes: takes,
 		set: func(v value) *problem {
@@ -40,12 +54,17 @@ func secretText(to *Secret, takes string) field {
 			*to = NewSecret(s)
 			return nil
 		},
-		get: func() cty.Value { return optional(to.Reveal()) },
+		get: func() cty.Value {
+			if *file != "" {
+				return cty.NilVal
+			}
+			return optional(to.Reveal())
+		},
 	}
 }
 
-// secretFile is the path of a file with a secret.
-func secretFile(to *Secret) field {
+// fromFile is the path of a file with passwords.
+func (w passwords) fromFile() field {
 	return field{
 		takes: "a path",
 		set: func(v value) *problem {
@@ -56,21 +75,53 @@ func secretFile(to *Secret) field {
 			if p := checkText(s); p != nil {
 				return p
 			}
-			path := resolve(s, v.dir)
+			path, p := resolve(s, v.dir)
+			if p != nil {
+				return p
+			}
 			b, err := readFile(path)
 			if err != nil {
 				return &problem{summary: "Cannot read the password file", detail: reason(err) +
 					" Create the file, with the password as its only line, and let the proxy's user read it."}
 			}
-			secret := strings.TrimSpace(string(b))
-			if p := checkSecret(secret); p != nil {
-				return &problem{summary: "Wrong content of the password file", detail: path + ": " + p.detail}
+			current, old, err := ParsePasswords(b)
+			if err != nil {
+				return &problem{summary: "Wrong content of the password file", detail: path + ": " + err.Error() + "."}
 			}
-			*to = NewSecret(secret)
+			*w.current, *w.old, *w.file = current, old, path
 			return readableByAll("Password", path)
 		},
-		get: func() cty.Value { return cty.NilVal },
+		get: func() cty.Value { return optional(*w.file) },
 	}
+}
+
+// ParsePasswords reads what is in a password file: a line with the password,
+// and, while it is being replaced, a second one with the old password. The
+// error does not hold any of it.
+func ParsePasswords(content []byte) (current, old Secret, err error) {
+	var found []Secret
+	for line := range strings.Lines(string(content)) {
+		line = strings.TrimSpace(line)
+		if line == "" {
+			continue
+		}
+		if p := checkSecret(line); p != nil {
+			return Secret{}, Secret{}, errors.New(strings.TrimSuffix(p.detail, "."))
+		}
+		found = append(found, NewSecret(line))
+	}
+	switch len(found) {
+	case 0:
+		return Secret{}, Secret{}, errors.New("it is empty")
+	case 1:
+		return found[0], Secret{}, nil
+	case 2:
+		if found[0].Equal(found[1]) {
+			return found[0], Secret{}, nil
+		}
+		return found[0], found[1], nil
+	}
+	return Secret{}, Secret{}, fmt.Errorf("it has %d lines: the first is the password, and a second one, while it is being replaced, the old password", len(found))
 }
 
 func checkSecret(s string) *problem {
@@ -99,11 +150,21 @@ func readableByAll(what, path string) *problem {
 	}
 }
 
-// password reports two passwords in one block. It returns whether there is
-// any, in the block or where it started from.
-func (l *loader) password(at *place) bool {
-	if at.has("password") && at.has("password_file") {
-		l.errorf(at.of("password_file"), "Two passwords", "The block has password and password_file. Remove one of the two.")
+// passwords settles what a block says of its passwords, and returns whether
+// there is any, in the block or where it started from.
+func (l *loader) passwords(at *place, w passwords) bool {
+	switch {
+	case at.has("password") && at.has("password_file"):
+		l.errorf(at.of("password_file"), "Two passwords", "The block has password and password_file. Remove one of the two. The old one of a rotation is old_password, or the second line of the file.")
+	case at.has("old_password") && !at.has("password"):
+		l.errorf(at.of("old_password"), "old_password without password",
+			"It stands beside the password that replaces it. Write that into this block, too; or both into a file, the old one as its second line, and: password_file = \"/path/to/the/file\"")
+	case at.has("password"):
+		// Not those of the block that this one started from.
+		*w.file = ""
+		if !at.has("old_password") {
+			*w.old = Secret{}
+		}
 	}
 	return at.inherits("password") || at.inherits("password_file")
 }

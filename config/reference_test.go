@@ -52,6 +52,7 @@ func TestTables(t *testing.T) {
 			}
 			if a.name == "password" {
 				t.Setenv("BACKEND_PASSWORD", "x")
+				t.Setenv("OLD_PASSWORD", "{PLAIN}old")
 			}
 			sample := strings.ReplaceAll(a.sample(), "/etc/doveadm-proxy", dir)
 			if p := a.field.set(constant(sample)); p != nil {

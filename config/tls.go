@@ -201,7 +201,10 @@ func pemFile(to *string, what string, check func(content []byte) error, then fun
 		if p := text(&path).set(v); p != nil {
 			return p
 		}
-		path = resolve(path, v.dir)
+		path, p := resolve(path, v.dir)
+		if p != nil {
+			return p
+		}
 		content, err := readFile(path)
 		if err != nil {
 			return &problem{summary: "Cannot read the " + what, detail: reason(err) + " Check the path, and that the user who runs this may read it."}

@@ -132,7 +132,11 @@ func call(v value, e *hclsyntax.FunctionCallExpr) (value, *problem) {
 		v.is = s
 		return v, nil
 	}
-	path := resolve(name, v.dir)
+	path, p := resolve(name, v.dir)
+	if p != nil {
+		p.at = &at
+		return v, p
+	}
 	b, err := readFile(path)
 	if err != nil {
 		return fail("Cannot read the file", "%s Check the path, and that the user who runs this may read it.", reason(err))
@@ -150,12 +154,35 @@ func isEnvName(s string) bool {
 	})
 }
 
-// resolve returns the absolute form of a path that stands in a file of dir.
-func resolve(path, dir string) string {
-	if filepath.IsAbs(path) {
-		return filepath.Clean(path)
+// credential begins a path of a file that systemd hands to the service.
+const credential = "credential:"
+
+// resolve returns the absolute form of a path that stands in a file of dir, or
+// where the credential is that it names.
+func resolve(path, dir string) (string, *problem) {
+	name, ok := strings.CutPrefix(path, credential)
+	switch {
+	case ok:
+		return credentialPath(name)
+	case filepath.IsAbs(path):
+		return filepath.Clean(path), nil
 	}
-	return filepath.Join(dir, path)
+	return filepath.Join(dir, path), nil
+}
+
+func credentialPath(name string) (string, *problem) {
+	if name == "" || strings.Contains(name, "/") || !filepath.IsLocal(name) {
+		return "", wrong("Behind " + credential + " stands the name of a credential, without slashes.")
+	}
+	dir := os.Getenv("CREDENTIALS_DIRECTORY")
+	if dir == "" {
+		return "", &problem{
+			summary: "No credentials",
+			detail: "systemd hands credentials to the service only: CREDENTIALS_DIRECTORY is not in the environment of this process. " +
+				"Write LoadCredential=NAME:/path/to/the/file into its unit; to check a configuration by hand, set the variable to a directory that has the files.",
+		}
+	}
+	return filepath.Join(dir, name), nil
 }
 
 func fromCty(v cty.Value) any {

@@ -23,12 +23,14 @@ type DialFunc func(ctx context.Context) (*doveadm.ClientConn, error)
 
 // dialer opens connections to one backend.
 type dialer struct {
-	backend config.Backend
-	tls     *tlsfiles.Files // nil where TLS is off
+	backend   config.Backend
+	tls       *tlsfiles.Files // nil where TLS is off
+	passwords *passwords
+	stages    *stages // of a probe
 }
 
 func newDialer(b config.Backend, log hclog.Logger) *dialer {
-	d := &dialer{backend: b}
+	d := &dialer{backend: b, passwords: newPasswords(b, log)}
 	if b.TLS.Mode == config.TLSImplicit || b.TLS.Mode == config.TLSStartTLS {
 		name := b.TLS.ServerName
 		if name == "" {
@@ -50,17 +52,24 @@ func Dial(ctx context.Context, b config.Backend) (*doveadm.ClientConn, error) {
 	return newDialer(b, hclog.NewNullLogger()).dial(ctx)
 }
 
+// dial opens a connection with the password that the backend takes.
 func (d *dialer) dial(ctx context.Context) (*doveadm.ClientConn, error) {
-	nd := net.Dialer{Timeout: d.backend.Timeouts.Connect}
-	nc, err := nd.DialContext(ctx, "tcp", d.backend.Address)
-	if err != nil {
-		return nil, err // names the address and what failed
-	}
-	return d.login(ctx, nc)
+	return d.passwords.each(func(password config.Secret) (*doveadm.ClientConn, error) {
+		begin := time.Now()
+		nd := net.Dialer{Timeout: d.backend.Timeouts.Connect}
+		nc, err := nd.DialContext(ctx, "tcp", d.backend.Address)
+		if err != nil {
+			return nil, err // names the address and what failed
+		}
+		if d.stages != nil {
+			d.stages.begin, d.stages.connected = begin, time.Now()
+		}
+		return d.login(ctx, nc, password)
+	})
 }
 
 // login speaks the handshakes on nc, which it closes if one fails.
-func (d *dialer) login(ctx context.Context, nc net.Conn) (*doveadm.ClientConn, error) {
+func (d *dialer) login(ctx context.Context, nc net.Conn, password config.Secret) (*doveadm.ClientConn, error) {
 	if t := d.backend.Timeouts.Handshake; t > 0 {
 		nc.SetDeadline(time.Now().Add(t))
 	}
@@ -69,7 +78,7 @@ func (d *dialer) login(ctx context.Context, nc net.Conn) (*doveadm.ClientConn, e
 		nc.Close()
 		close(cut)
 	})
-	c, err := d.handshake(nc)
+	c, err := d.handshake(nc, password)
 	if !stop() {
 		<-cut
 		err = context.Cause(ctx)
@@ -84,10 +93,10 @@ func (d *dialer) login(ctx context.Context, nc net.Conn) (*doveadm.ClientConn, e
 	return c, nil
 }
 
-func (d *dialer) handshake(nc net.Conn) (*doveadm.ClientConn, error) {
+func (d *dialer) handshake(nc net.Conn, password config.Secret) (*doveadm.ClientConn, error) {
 	o := doveadm.ClientOptions{
 		Username: d.backend.Username,
-		Password: d.backend.Password.Reveal(),
+		Password: password.Reveal(),
 		Minor:    doveadm.MaxMinor,
 	}
 	switch d.backend.TLS.Mode {
@@ -99,6 +108,9 @@ func (d *dialer) handshake(nc net.Conn) (*doveadm.ClientConn, error) {
 	case config.TLSStartTLS:
 		o.StartTLS = d.startTLS
 	}
+	if d.stages != nil {
+		nc = &watched{nc, d.stages}
+	}
 	return doveadm.NewClientConn(nc, o)
 }
 
@@ -108,7 +120,13 @@ func (d *dialer) startTLS(nc net.Conn) (net.Conn, error) {
 		return nil, err
 	}
 	tc := tls.Client(tlsconn.New(nc, nc), c)
-	return tc, tc.Handshake()
+	begin := time.Now()
+	err = tc.Handshake()
+	if s := d.stages; s != nil && err == nil {
+		state := tc.ConnectionState()
+		s.session, s.inTLS = &state, time.Since(begin)
+	}
+	return tc, err
 }
 
 // fullPause is how long a pool does not add connections after its backend

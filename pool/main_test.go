@@ -95,7 +95,7 @@ func inBubble(t *testing.T, change func(b *config.Backend), test func(t *testing
 
 // login speaks the handshake on nc.
 func login(ctx context.Context, nc net.Conn, b config.Backend) (*doveadm.ClientConn, error) {
-	return newDialer(b, hclog.NewNullLogger()).login(ctx, nc)
+	return newDialer(b, hclog.NewNullLogger()).login(ctx, nc, b.Password)
 }
 
 func (w *world) dialer(b config.Backend) DialFunc {

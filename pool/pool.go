@@ -69,6 +69,7 @@ type Pool struct {
 	address string
 	limits  config.Pool
 	dial    DialFunc
+	dialer  *dialer // behind dial; nil where dial is somebody else's
 	log     hclog.Logger
 	breaker *breaker
 
@@ -114,17 +115,20 @@ type Pool struct {
 func New(b config.Backend, dial DialFunc, log hclog.Logger) *Pool {
 	log = log.With("backend", b.Name)
 	checkDial := dial
+	var own *dialer
 	if b.Pool.MaxBulk == 0 {
 		b.Pool.MaxBulk = b.Pool.MaxOpen
 	}
 	if dial == nil {
-		dial = newDialer(b, log).dial
+		own = newDialer(b, log)
+		dial = own.dial
 	}
 	p := &Pool{
 		name:    b.Name,
 		address: b.Address,
 		limits:  b.Pool,
 		dial:    dial,
+		dialer:  own,
 		log:     log,
 		breaker: newBreaker(b.Name, b.Breaker, log),
 		wake:    make(chan struct{}, 1),

@@ -124,6 +124,10 @@ func versionLine(m int) string { return fmt.Sprintf("VERSION\tdoveadm-server\t1\
 func (c *client) login(k clientKind) error { return c.loginAs(clientName, k) }
 
 func (c *client) loginAs(name string, k clientKind) error {
+	return c.loginWith(name, clientPassword, k)
+}
+
+func (c *client) loginWith(name, password string, k clientKind) error {
 	c.clientKind = k
 	greeting := "-\n+\n"
 	if k.minor > 0 {
@@ -132,7 +136,7 @@ func (c *client) loginAs(name string, k clientKind) error {
 	if k.stream() {
 		greeting += "\xff\xff\xff\xff\xff\x00\x02\x03\xfe"
 	}
-	hello := versionLine(k.minor) + plain(name, clientPassword)
+	hello := versionLine(k.minor) + plain(name, password)
 	if k.option {
 		hello += "\t\tOPTION\tlog-passthrough\n"
 	}

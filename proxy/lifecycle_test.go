@@ -184,6 +184,67 @@ func TestDrain(t *testing.T) {
 	}
 }
 
+// TestDrainServesWhoIsAboutToSpeak: who connected or had an answer just before
+// the stop is served, also when he sends one command after the other; then he
+// is silent, and that is the end.
+func TestDrainServesWhoIsAboutToSpeak(t *testing.T) {
+	s, _ := startWith(t, 3, answer, nil)
+	fresh, used := s.connect(t), s.login(t, client13)
+	used.works(t)
+	released := make(chan struct{})
+	ended := make(chan error, 1)
+	go func() {
+		ended <- s.Drain(t.Context(), proxy.Drain{Released: func() { close(released) }, Quiet: 5 * time.Second, Busy: time.Hour})
+	}()
+	<-released
+	s.log.wait(t, "waiting for running commands", "sessions=2")
+	must(t, fresh.login(client13))
+	for range 3 {
+		used.works(t)
+		fresh.works(t)
+	}
+	select {
+	case err := <-ended:
+		t.Fatalf("shut down with open sessions: %v", err)
+	default:
+	}
+	for _, c := range []*client{fresh, used} {
+		if got := c.ended(t); got != "" {
+			t.Errorf("got %q", got)
+		}
+		c.nc.Close()
+	}
+	if err := <-ended; err != nil {
+		t.Error(err)
+	}
+}
+
+// TestDrainEndsWhoIsNeverSilent between two commands.
+func TestDrainEndsWhoIsNeverSilent(t *testing.T) {
+	s, _ := startWith(t, 3, answer, nil)
+	c := s.login(t, client13)
+	ended := make(chan error, 1)
+	go func() { ended <- s.Drain(t.Context(), proxy.Drain{Quiet: time.Hour, Busy: 100 * time.Millisecond}) }()
+	commands := 0
+	for {
+		r, err := c.try("\talice@s1\tquota get\n")
+		if err != nil {
+			break
+		}
+		if r.status != "+" {
+			t.Fatalf("status %q", r.status)
+		}
+		commands++
+	}
+	c.nc.Close()
+	if err := <-ended; err != nil {
+		t.Error(err)
+	}
+	if n := strings.Count(s.log.String(), "outcome=answered"); n != commands || n == 0 {
+		t.Errorf("%d commands were run and %d were answered", n, commands)
+	}
+}
+
 // TestDrainTimeout: what runs at the end of the drain timeout is cut. That is
 // neither a success for its client nor a failure of the backend.
 func TestDrainTimeout(t *testing.T) {

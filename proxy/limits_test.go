@@ -47,7 +47,7 @@ func TestManyRefusals(t *testing.T) {
 	}
 	told := 0
 	for _, c := range refused {
-		c.send(versionLine(3)) // may be closed already
+		c.send(versionLine(3))     // may be closed already
 		got, _ := io.ReadAll(c.in) // a reset where nobody was there to read
 		if strings.Contains(string(got), "max_sessions") {
 			told++

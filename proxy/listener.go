@@ -120,7 +120,7 @@ func (p *Proxy) openListeners(settings []*listenerSettings) ([]*listener, error)
 	}
 	if len(errs) > 0 {
 		for _, l := range opened {
-			l.close()
+			p.abandon(l)
 		}
 		return nil, errors.Join(errs...)
 	}
@@ -132,10 +132,20 @@ func (p *Proxy) open(c config.Listener) (net.Listener, error) {
 		delete(p.sockets, c.Name) // a reload that needs it again opens its own
 		return nl, nil
 	}
-	if c.Network == "tcp" {
-		return net.Listen("tcp", c.Address)
+	if nl := p.keeping.take(c); nl != nil {
+		return nl, nil
 	}
-	return unixsocket.Listen(c.Address, c.Mode)
+	var nl net.Listener
+	var err error
+	if c.Network == "tcp" {
+		nl, err = net.Listen("tcp", c.Address)
+	} else {
+		nl, err = unixsocket.Listen(c.Address, c.Mode)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return p.keeping.store(c, nl, p.log), nil
 }
 
 // accept starts the accept loop of l. The caller holds mu.

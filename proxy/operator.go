@@ -141,9 +141,9 @@ func (w *wishes) save() (err error) {
 // changed.
 func (p *Proxy) SetOperator(name string, to pool.Operator) error {
 	p.mu.Lock()
-	draining := p.draining
+	ending := p.ending
 	p.mu.Unlock()
-	if draining {
+	if ending {
 		return errShuttingDown
 	}
 	p.reloading.Lock() // so that it is the pool of a backend that gets it

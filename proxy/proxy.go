@@ -9,9 +9,9 @@ package proxy
 import (
 	"context"
 	"errors"
-	"fmt"
 	"net"
 	"net/netip"
+	"os"
 	"sync"
 	"sync/atomic"
 
@@ -29,12 +29,22 @@ type Options struct {
 	// socket activation, by the name of their listener block. The proxy owns
 	// them.
 	Sockets map[string]net.Listener
+
+	// Kept are listeners that an earlier process opened, by the key that its
+	// Keep got. The proxy owns them.
+	Kept map[string]net.Listener
+	// Keep, unless it is nil, gets each listener that the proxy opens itself,
+	// for a later process to go on with; Forget gets the key of one that is no
+	// longer wanted. File is Keep's only until it returns.
+	Keep   func(key string, file *os.File) error
+	Forget func(key string) error
 }
 
 // Proxy serves clients. All methods may be called from any goroutine.
 type Proxy struct {
 	log     hclog.Logger
 	sockets map[string]net.Listener
+	keeping keeping
 	logins  *auth.Cache
 	spool   *spoolBudget
 	wishes  *wishes
@@ -52,7 +62,8 @@ type Proxy struct {
 	listeners map[string]*listener // by address
 	sessions  map[*session]struct{}
 	admission admission
-	serves    bool
+	serves    bool // Serve was called
+	ending    bool // Drain was called
 	draining  bool
 
 	accepting sync.WaitGroup // accept loops
@@ -67,6 +78,7 @@ func New(cfg *config.Config, o Options) (*Proxy, error) {
 	p := &Proxy{
 		log:       o.Log,
 		sockets:   o.Sockets,
+		keeping:   keeping{kept: o.Kept, keep: o.Keep, forget: o.Forget},
 		logins:    auth.NewCache(auth.CacheOptions{}),
 		spool:     &spoolBudget{},
 		listeners: make(map[string]*listener),
@@ -82,7 +94,9 @@ func New(cfg *config.Config, o Options) (*Proxy, error) {
 	if err != nil {
 		return nil, err
 	}
-	opened, err := p.openListeners(p.listenerSettings(cfg))
+	settings := p.listenerSettings(cfg)
+	p.keeping.drop(settings, p.log)
+	opened, err := p.openListeners(settings)
 	if err != nil {
 		snap.discard(nil)
 		return nil, err
@@ -93,6 +107,7 @@ func New(cfg *config.Config, o Options) (*Proxy, error) {
 		p.listeners[l.key()] = l
 	}
 	p.snapshot.Store(snap)
+	snap.logAges(p.log)
 	return p, nil
 }
 
@@ -140,7 +155,7 @@ func (p *Proxy) Reload(cfg *config.Config) error {
 	if p.draining {
 		p.mu.Unlock()
 		for _, l := range opened {
-			l.close()
+			p.abandon(l)
 		}
 		snap.discard(old)
 		return errShuttingDown
@@ -167,8 +182,9 @@ func (p *Proxy) Reload(cfg *config.Config) error {
 	}
 	p.mu.Unlock()
 
+	snap.logAges(p.log)
 	for _, l := range closing {
-		l.close()
+		p.abandon(l)
 	}
 	for _, retired := range old.without(snap) {
 		p.retiring.Go(func() { retired.Close(p.cut) })
@@ -177,58 +193,6 @@ func (p *Proxy) Reload(cfg *config.Config) error {
 }
 
 var errShuttingDown = errors.New("the proxy is shutting down")
-
-// ErrDrainTimeout is the cause with which commands are cut at the end of a
-// shutdown.
-var ErrDrainTimeout = errors.New("drain timeout is over")
-
-// Shutdown stops accepting, closes idle sessions and waits for running
-// commands to end. When ctx ends first it cuts them. It returns when
-// everything that the proxy started has ended.
-func (p *Proxy) Shutdown(ctx context.Context) error {
-	p.reloading.Lock()
-	defer p.reloading.Unlock()
-	p.mu.Lock()
-	p.draining = true
-	listeners := p.listeners
-	p.listeners = nil
-	busy := len(p.sessions)
-	p.mu.Unlock()
-
-	p.log.Info("closing listeners", "listeners", len(listeners))
-	for _, l := range listeners {
-		l.close()
-	}
-	p.accepting.Wait()
-
-	p.log.Info("waiting for running commands", "sessions", busy)
-	stop := context.AfterFunc(ctx, func() {
-		p.cutNow(ErrDrainTimeout)
-		p.mu.Lock()
-		defer p.mu.Unlock()
-		for s := range p.sessions {
-			s.cut()
-		}
-	})
-	p.mu.Lock()
-	for s := range p.sessions {
-		s.endWhenIdle()
-	}
-	p.mu.Unlock()
-	p.serving.Wait()
-
-	p.log.Info("closing connections to the backends")
-	errs := []error{}
-	for _, pool := range p.snapshot.Load().without(nil) {
-		errs = append(errs, pool.Close(p.cut))
-	}
-	p.retiring.Wait()
-	if !stop() {
-		errs = append(errs, fmt.Errorf("commands were cut off: %w", ErrDrainTimeout))
-	}
-	p.cutNow(nil)
-	return errors.Join(errs...)
-}
 
 // Check proves that the proxy is alive: that a connection to one of its
 // listeners is accepted.

@@ -18,6 +18,7 @@ import (
 
 	"github.com/doveadm-proxy/doveadm-proxy/config"
 	"github.com/doveadm-proxy/doveadm-proxy/doveadm"
+	"github.com/doveadm-proxy/doveadm-proxy/internal/auth"
 	"github.com/doveadm-proxy/doveadm-proxy/internal/tlsconn"
 	"github.com/doveadm-proxy/doveadm-proxy/pool"
 )
@@ -51,9 +52,11 @@ type session struct {
 
 	// mu guards what follows.
 	mu       sync.Mutex
-	reading  bool // waits for a command
-	ending   bool // no further command is read
-	gone     bool // cut
+	reading  bool          // waits for a command
+	waiting  time.Time     // since when
+	quiet    time.Duration // unless 0: ends when its client is silent for so long
+	ending   bool          // no further command is read
+	gone     bool          // cut
 	backends map[*task]*pool.Conn
 }
 
@@ -111,7 +114,7 @@ func (s *session) handshake() error {
 	limits := s.proxy.snapshot.Load().config.Limits
 	deadline := time.Now().Add(limits.HandshakeTimeout)
 	s.mu.Lock()
-	s.reading = true
+	s.reading, s.waiting = true, time.Now()
 	if s.ending {
 		deadline = time.Unix(1, 0)
 	}
@@ -125,11 +128,13 @@ func (s *session) handshake() error {
 		if err := s.mayLogIn(); err != nil {
 			return false, err
 		}
-		ok, err := s.proxy.snapshot.Load().verifier.Verify(ctx, username, password)
-		if ok && err == nil {
-			err = s.proxy.admitClient(s)
+		snap := s.proxy.snapshot.Load()
+		verdict, err := snap.verifier.Verify(ctx, username, password)
+		if verdict == auth.Refused || err != nil {
+			return false, err
 		}
-		return ok, err
+		snap.clients[username].passwords.loggedIn(username, verdict, s.log)
+		return true, s.proxy.admitClient(s)
 	}
 	if s.settings.Client != "" {
 		s.client = s.settings.Client
@@ -226,6 +231,9 @@ func (s *session) serveCommands() {
 			s.waitForTasks()
 			continue
 		}
+		if s.stillTalks(err) {
+			continue
+		}
 		if !s.begin(err) {
 			return
 		}
@@ -285,9 +293,12 @@ func (s *session) mayRead() bool {
 	if s.ending || s.gone {
 		return false
 	}
-	s.reading = true
-	if idle > 0 {
-		s.nc.SetReadDeadline(time.Now().Add(idle))
+	s.reading, s.waiting = true, time.Now()
+	switch {
+	case s.quiet > 0 && (idle == 0 || idle > s.quiet):
+		s.nc.SetReadDeadline(s.waiting.Add(s.quiet))
+	case idle > 0:
+		s.nc.SetReadDeadline(s.waiting.Add(idle))
 	}
 	return true
 }
@@ -300,7 +311,7 @@ func (s *session) begin(err error) bool {
 		// idle_timeout is over commands, not over input and tunnels.
 		s.nc.SetReadDeadline(time.Time{})
 	}
-	gone, ending := s.gone, s.ending || s.gone
+	gone, ending := s.gone, s.ending || s.gone || s.quiet > 0
 	s.mu.Unlock()
 	if err == nil {
 		return !gone

@@ -38,14 +38,22 @@ type snapshot struct {
 // may take at the same time; nil: as many as there are.
 type client struct {
 	config.Client
-	places *semaphore.Weighted
+	places    *semaphore.Weighted
+	passwords *clientPasswords
 }
 
-func newClient(c config.Client) client {
-	if c.MaxCommands == 0 {
-		return client{c, nil}
+// newClient makes a client, which was what had its name before.
+func newClient(c config.Client, stored auth.Passwords, was client, log hclog.Logger) client {
+	n := client{Client: c, places: was.places, passwords: newClientPasswords(c, stored, was.passwords, log)}
+	switch {
+	case was.passwords != nil && was.MaxCommands == c.MaxCommands:
+		// Those who are at it count.
+	case c.MaxCommands == 0:
+		n.places = nil
+	default:
+		n.places = semaphore.NewWeighted(int64(c.MaxCommands))
 	}
-	return client{c, semaphore.NewWeighted(int64(c.MaxCommands))}
+	return n
 }
 
 // place waits for a place for one more command of the client, which release
@@ -94,25 +102,28 @@ func newBackend(p *pool.Pool, c config.Backend) *backend {
 // build makes the snapshot of cfg with the pools of old where the backend is
 // the same.
 func (p *Proxy) build(cfg *config.Config, old *snapshot) (*snapshot, error) {
-	table, hashes, err := parts(cfg)
+	table, stored, err := parts(cfg)
 	if err != nil {
 		return nil, err
 	}
+	sources := make(map[string]auth.Source)
 	s := &snapshot{
-		log:      p.log.Named("pool"),
-		config:   cfg,
-		table:    table,
-		verifier: auth.NewVerifier(hashes, p.logins),
-		clients:  make(map[string]client),
-		shards:   make(map[string]*shard),
-		pools:    make(map[string]*pool.Pool),
+		log:     p.log.Named("pool"),
+		config:  cfg,
+		table:   table,
+		clients: make(map[string]client),
+		shards:  make(map[string]*shard),
+		pools:   make(map[string]*pool.Pool),
 	}
 	for _, c := range cfg.Clients {
-		s.clients[c.Name] = newClient(c)
-		if old != nil && old.clients[c.Name].MaxCommands == c.MaxCommands {
-			s.clients[c.Name] = client{c, old.clients[c.Name].places} // those who are at it count
+		var was client
+		if old != nil {
+			was = old.clients[c.Name]
 		}
+		s.clients[c.Name] = newClient(c, stored[c.Name], was, p.log)
+		sources[c.Name] = s.clients[c.Name].passwords.now
 	}
+	s.verifier = auth.NewVerifier(sources, p.logins)
 	before := old.backends()
 	for _, c := range cfg.Shards {
 		shard := newShard(c)
@@ -120,7 +131,7 @@ func (p *Proxy) build(cfg *config.Config, old *snapshot) (*snapshot, error) {
 		for _, b := range c.Backends {
 			was, known := before[b.Name]
 			at := was
-			if !known || !reflect.DeepEqual(was.config, b) {
+			if !known || !sameBackend(was.config, b) {
 				at = newBackend(pool.New(b, nil, p.log.Named("pool")), b)
 				if known {
 					at.Inherit(was.Pool)
@@ -136,16 +147,25 @@ func (p *Proxy) build(cfg *config.Config, old *snapshot) (*snapshot, error) {
 	return s, nil
 }
 
+// sameBackend reports whether a pool for a serves b. One whose passwords come
+// from a file finds out by itself what is in it.
+func sameBackend(a, b config.Backend) bool {
+	if a.PasswordFile != "" {
+		a.Password, a.OldPassword = b.Password, b.OldPassword
+	}
+	return reflect.DeepEqual(a, b)
+}
+
 // parts makes what can fail of a snapshot. All problems are in the error.
-func parts(cfg *config.Config) (*router.Table, map[string]auth.Hash, error) {
+func parts(cfg *config.Config) (*router.Table, map[string]auth.Passwords, error) {
 	var errs []error
-	hashes := make(map[string]auth.Hash)
+	stored := make(map[string]auth.Passwords)
 	for _, c := range cfg.Clients {
-		hash, err := auth.ParseHash(c.Password.Reveal())
+		hashes, err := parsePasswords(c.Password, c.OldPassword)
 		if err != nil {
 			errs = append(errs, fmt.Errorf("client %q: %w", c.Name, err))
 		}
-		hashes[c.Name] = hash
+		stored[c.Name] = hashes
 	}
 	var shards []string
 	for _, shard := range cfg.Shards {
@@ -155,7 +175,7 @@ func parts(cfg *config.Config) (*router.Table, map[string]auth.Hash, error) {
 	if err != nil {
 		errs = append(errs, err)
 	}
-	return table, hashes, errors.Join(errs...)
+	return table, stored, errors.Join(errs...)
 }
 
 // backends returns the backends of a snapshot by name.
@@ -181,6 +201,13 @@ func (s *snapshot) without(next *snapshot) []*pool.Pool {
 		}
 	}
 	return append(left, s.closeElsewhere()...)
+}
+
+// logAges tells how old the passwords of the clients are.
+func (s *snapshot) logAges(log hclog.Logger) {
+	for name, c := range s.clients {
+		c.passwords.logAge(name, log)
+	}
 }
 
 // discard closes the pools of a snapshot that was not put to work.

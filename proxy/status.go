@@ -47,5 +47,5 @@ func (p *Proxy) Sessions() int {
 func (p *Proxy) Ready() bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return p.serves && !p.draining
+	return p.serves && !p.ending
 }

@@ -21,7 +21,7 @@ func (d *daemon) openAdmin() (err error) {
 	return err
 }
 
-// closeAdmin ends it. It may be called again.
+// closeAdmin ends it, and frees its address. It may be called again.
 func (d *daemon) closeAdmin() {
 	if d.admin == nil {
 		return
@@ -29,7 +29,6 @@ func (d *daemon) closeAdmin() {
 	ctx, cancel := context.WithTimeout(context.Background(), adminClose)
 	defer cancel()
 	d.admin.Close(ctx)
-	d.admin = nil
 }
 
 // keepAdmin says that the endpoint stays what it is until the next start.

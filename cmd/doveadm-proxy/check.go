@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -15,25 +16,32 @@ import (
 
 func newCheck() *cobra.Command {
 	var path string
-	var asJSON, print bool
+	var asJSON, print, connecting bool
 	cmd := &cobra.Command{
 		Use:   "check --config FILE|DIR",
 		Short: "Validate a configuration and print every problem with its line",
 		Long: `Reads the configuration, the secrets and user maps it names, and prints every
-problem that serve would stop at. Nothing is connected to. The exit code is 1
-if there is an error; warnings do not count.`,
+problem that serve would stop at. The exit code is 1 if there is an error;
+warnings do not count. Nothing is connected to, except with --connect.
+
+With --connect it also logs in to each backend, says how long that took and what
+was found there, and compares pool.max_open with the backend's process_limit. The
+exit code is 1 if a backend refuses (a wrong password, a bad certificate), else 75
+if one cannot be reached at the moment.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return check(cmd.OutOrStdout(), cmd.ErrOrStderr(), path, asJSON, print)
+			return check(cmd.Context(), cmd.OutOrStdout(), cmd.ErrOrStderr(), path, asJSON, print, connecting)
 		},
 	}
 	configFlag(cmd, &path)
 	jsonFlag(cmd, &asJSON)
 	cmd.Flags().BoolVar(&print, "print", false, "print the configuration with all defaults, secrets masked")
+	cmd.Flags().BoolVar(&connecting, "connect", false, "log in to each backend and print what was found")
+	cmd.MarkFlagsMutuallyExclusive("connect", "print")
 	return cmd
 }
 
-func check(stdout, stderr io.Writer, path string, asJSON, print bool) error {
+func check(ctx context.Context, stdout, stderr io.Writer, path string, asJSON, print, connecting bool) error {
 	cfg, diags := config.Load(path)
 	problems := config.Problems(diags)
 	if !diags.HasErrors() {
@@ -42,10 +50,18 @@ func check(stdout, stderr io.Writer, path string, asJSON, print bool) error {
 		}
 	}
 	valid := !slices.ContainsFunc(problems, func(p config.Problem) bool { return p.Severity == "error" })
+	var backends []connected
+	if valid && connecting {
+		backends = connect(ctx, cfg)
+	}
 	var err error
 	switch {
 	case asJSON:
-		err = writeJSON(stdout, map[string]any{"valid": valid, "problems": problems})
+		found := map[string]any{"valid": valid, "problems": problems}
+		if connecting {
+			found["backends"] = append([]connected{}, backends...)
+		}
+		err = writeJSON(stdout, found)
 	case valid && print:
 		writeProblems(stderr, diags, problems)
 		err = config.Print(stdout, cfg)
@@ -54,8 +70,14 @@ func check(stdout, stderr io.Writer, path string, asJSON, print bool) error {
 		if valid {
 			fmt.Fprintf(stdout, "%s: valid: %s\n", path, summary(cfg))
 		}
+		if valid && connecting {
+			err = writeConnected(stdout, backends)
+		}
 	}
-	if err == nil && !valid {
+	if err == nil {
+		err = verdict(backends)
+	}
+	if !valid {
 		err = &exitError{code: exitNo}
 	}
 	return err

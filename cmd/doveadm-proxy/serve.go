@@ -22,13 +22,18 @@ import (
 
 func newServe() *cobra.Command {
 	var path string
+	var overlap bool
 	cmd := &cobra.Command{
 		Use:   "serve --config FILE|DIR",
 		Short: "Run the proxy in the foreground",
 		Long: `Runs until SIGTERM or SIGINT, which close the listeners and let running commands
 end within limits.drain_timeout; a second one ends at once. SIGHUP reads the
 configuration again: all of it is taken over, or nothing if it is not valid.
-The log goes to standard error.`,
+The log goes to standard error.
+
+With --overlap, which the systemd unit uses, SIGTERM ends this process as soon
+as the next one may start. Sessions and their commands go on in a second process
+for up to limits.overlap_timeout.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			// Signals are caught before anything is announced, so that none
@@ -36,9 +41,18 @@ The log goes to standard error.`,
 			signals := make(chan os.Signal, 4)
 			signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP)
 			defer signal.Stop(signals)
-			return serve(path, cmd.ErrOrStderr(), signals)
+			parent, err := findParent()
+			if err != nil {
+				return &exitError{exitNo, err}
+			}
+			if overlap && parent == nil {
+				signal.Notify(signals, syscall.SIGABRT, syscall.SIGQUIT)
+				return superviseServer(cmd.ErrOrStderr(), signals)
+			}
+			return serve(path, cmd.ErrOrStderr(), signals, parent)
 		},
 	}
+	cmd.Flags().BoolVar(&overlap, "overlap", false, "let running commands go on in a process of their own after SIGTERM")
 	configFlag(cmd, &path)
 	return cmd
 }
@@ -49,22 +63,29 @@ type daemon struct {
 	log    hclog.Logger
 	config *config.Config
 	proxy  *proxy.Proxy
+	parent *parent       // nil without --overlap
 	admin  *admin.Server // nil without an admin block
 
 	adminBlock config.Admin // of the start
 }
 
-func serve(path string, stderr io.Writer, signals <-chan os.Signal) error {
+func serve(path string, stderr io.Writer, signals <-chan os.Signal, parent *parent) error {
+	if err := keepMemory(); err != nil {
+		return &exitError{exitNo, err}
+	}
 	cfg, err := load(stderr, path)
 	if err != nil {
 		return err
 	}
-	d := &daemon{path: path, config: cfg, log: newLogger(cfg.Log, stderr)}
-	sockets, err := activated()
-	if err != nil {
+	d := &daemon{path: path, config: cfg, log: newLogger(cfg.Log, stderr), parent: parent}
+	o := proxy.Options{Log: d.log}
+	if o.Sockets, o.Kept, err = activated(); err != nil {
 		return &exitError{exitNo, err}
 	}
-	d.proxy, err = proxy.New(cfg, proxy.Options{Log: d.log, Sockets: sockets})
+	if parent != nil {
+		o.Keep, o.Forget = storeListener, unstoreListener
+	}
+	d.proxy, err = proxy.New(cfg, o)
 	if err != nil {
 		return &exitError{exitNo, err}
 	}
@@ -84,12 +105,22 @@ func serve(path string, stderr io.Writer, signals <-chan os.Signal) error {
 
 // handle serves signals until one asks to stop.
 func (d *daemon) handle(signals <-chan os.Signal) {
-	for sig := range signals {
-		if sig != syscall.SIGHUP {
-			d.log.Info("stopping", "signal", sig.String())
+	var parentGone <-chan struct{}
+	if d.parent != nil {
+		parentGone = d.parent.gone
+	}
+	for {
+		select {
+		case sig := <-signals:
+			if sig != syscall.SIGHUP {
+				d.log.Info("stopping", "signal", sig.String())
+				return
+			}
+			d.reload()
+		case <-parentGone:
+			d.log.Error("stopping: the parent process has ended")
 			return
 		}
-		d.reload()
 	}
 }
 
@@ -132,11 +163,16 @@ func place(p config.Problem) string {
 // shutdown drains. A second signal that asks to stop ends it.
 func (d *daemon) shutdown(signals <-chan os.Signal) error {
 	d.notify("STOPPING=1")
-	ctx, cancel := context.WithTimeout(context.Background(), d.config.Limits.DrainTimeout)
+	timeout := d.config.Limits.DrainTimeout
+	drain := d.proxy.Shutdown
+	if d.parent != nil {
+		timeout, drain = d.config.Limits.OverlapTimeout, d.makeRoom
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), timeout)
 	defer cancel()
 	done := make(chan error, 1)
 	start := time.Now()
-	go func() { done <- d.proxy.Shutdown(ctx) }()
+	go func() { done <- drain(ctx) }()
 	for {
 		select {
 		case sig := <-signals:
@@ -156,6 +192,25 @@ func (d *daemon) shutdown(signals <-chan os.Signal) error {
 	}
 }
 
+// makeRoom drains for the next process, which starts as soon as the listeners
+// are free. From then on systemd must hear nothing from here: it would take it
+// for the next process's word.
+func (d *daemon) makeRoom(ctx context.Context) error {
+	return d.proxy.Drain(ctx, proxy.Drain{
+		Released: func() {
+			d.log.Info("the next process may start; sessions here go on until they are done")
+			d.closeAdmin() // the next process opens its own
+			d.parent.release()
+		},
+		Quiet: overlapQuiet,
+		Busy:  d.config.Limits.OverlapTimeout / 2,
+	})
+}
+
+// overlapQuiet is how long a session has to be silent before a process that
+// has been replaced closes it. Nobody waits for that.
+const overlapQuiet = 10 * time.Second
+
 func newLogger(c config.Log, w io.Writer) hclog.Logger {
 	return hclog.New(&hclog.LoggerOptions{
 		Name:       "doveadm-proxy",
@@ -167,18 +222,25 @@ func newLogger(c config.Log, w io.Writer) hclog.Logger {
 
 // activated returns the sockets that systemd has opened, by name
 // (FileDescriptorName of the socket unit, which is the name of the listener
-// block).
-func activated() (map[string]net.Listener, error) {
+// block), and those that an earlier process stored there, by key.
+func activated() (sockets, kept map[string]net.Listener, err error) {
 	byName, err := activation.ListenersWithNames()
 	if err != nil {
-		return nil, fmt.Errorf("socket activation: %w", err)
+		return nil, nil, fmt.Errorf("socket activation: %w", err)
 	}
-	sockets := make(map[string]net.Listener)
+	sockets, kept = make(map[string]net.Listener), make(map[string]net.Listener)
 	for name, listeners := range byName {
+		if key := fromStored.Replace(name); key != name && listeners[0] != nil {
+			kept[key] = listeners[0]
+			for _, same := range listeners[1:] {
+				same.Close()
+			}
+			continue
+		}
 		if len(listeners) != 1 || listeners[0] == nil {
-			return nil, fmt.Errorf("socket activation: %d sockets are named %q: give each FileDescriptorName= the name of one listener block", len(listeners), name)
+			return nil, nil, fmt.Errorf("socket activation: %d sockets are named %q: give each FileDescriptorName= the name of one listener block", len(listeners), name)
 		}
 		sockets[name] = listeners[0]
 	}
-	return sockets, nil
+	return sockets, kept, nil
 }

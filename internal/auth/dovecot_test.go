@@ -1,20 +1,25 @@
 package auth
 
 import (
-	"os/exec"
 	"strings"
 	"testing"
+
+	"github.com/doveadm-proxy/doveadm-proxy/internal/dovecot"
 )
 
-// doveadm runs the installed Dovecot's "doveadm pw". Without it these tests
-// would prove nothing, so they fail.
-func doveadmPW(t *testing.T, args ...string) (string, error) {
+// doveadmPW runs "doveadm pw" of a real Dovecot. Without it these tests would
+// prove nothing, so they fail.
+func doveadmPW(t *testing.T, version dovecot.Version, args ...string) (string, error) {
 	t.Helper()
-	path, err := exec.LookPath("doveadm")
-	if err != nil {
-		t.Fatal("doveadm is not installed, and these tests compare with it: apt-get install dovecot-core")
+	args = append([]string{"pw"}, args...)
+	if version == dovecot.V24 {
+		args = append([]string{"-O"}, args...) // without a configuration
 	}
-	out, err := exec.Command(path, append([]string{"pw"}, args...)...).Output()
+	cmd, err := dovecot.Command(t.Context(), version, "doveadm", args...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, err := cmd.Output()
 	return strings.TrimSuffix(string(out), "\n"), err
 }
 
@@ -40,34 +45,36 @@ func TestDovecotHashes(t *testing.T) {
 	for _, name := range all {
 		bare, _, _ := strings.Cut(name, ".")
 		covered[bare] = true
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			samples := passwords
-			if strings.HasPrefix(name, "ARGON2") {
-				samples = passwords[2:4] // each takes 64 MiB and, under the race detector, a second
-			}
-			for _, password := range samples {
-				text, err := doveadmPW(t, "-s", name, "-p", password)
-				if err != nil {
-					t.Fatalf("doveadm pw -s %s -p %q: %v", name, password, err)
+		for _, version := range dovecot.Versions() {
+			t.Run(name+" of "+string(version), func(t *testing.T) {
+				t.Parallel()
+				samples := passwords
+				if strings.HasPrefix(name, "ARGON2") || version != dovecot.V23 {
+					samples = passwords[2:4] // each takes 64 MiB and, under the race detector, a second
 				}
-				h, err := ParseHash(text)
-				if err != nil {
-					t.Fatalf("ParseHash(%q): %v", text, err)
+				for _, password := range samples {
+					text, err := doveadmPW(t, version, "-s", name, "-p", password)
+					if err != nil {
+						t.Fatalf("doveadm pw -s %s -p %q: %v", name, password, err)
+					}
+					h, err := ParseHash(text)
+					if err != nil {
+						t.Fatalf("ParseHash(%q): %v", text, err)
+					}
+					if h.Scheme() != bare {
+						t.Errorf("Scheme of %q is %s", text, h.Scheme())
+					}
+					wantMatch(t, h, password, true)
+					wantMatch(t, h, password+"x", false)
+					if !strings.HasPrefix(name, "ARGON2") {
+						wantMatch(t, h, password[1:], false)
+					}
 				}
-				if h.Scheme() != bare {
-					t.Errorf("Scheme of %q is %s", text, h.Scheme())
-				}
-				wantMatch(t, h, password, true)
-				wantMatch(t, h, password+"x", false)
-				if !strings.HasPrefix(name, "ARGON2") {
-					wantMatch(t, h, password[1:], false)
-				}
-			}
-		})
+			})
+		}
 	}
 	for _, s := range schemes() {
-		// Dovecot 2.3 has no {ARGON2}; it reads like the two others.
+		// Dovecot has no {ARGON2}; it reads like the two others.
 		if !covered[s.name] && s.name != "ARGON2" {
 			t.Errorf("scheme %s is not compared with Dovecot", s.name)
 		}
@@ -85,14 +92,14 @@ func wantMatch(t *testing.T, h Hash, password string, want bool) {
 // verifier lets nobody in by it.
 func TestEmptyPasswordOfDovecot(t *testing.T) {
 	t.Parallel()
-	text, err := doveadmPW(t, "-s", "SSHA256", "-p", "")
+	text, err := doveadmPW(t, dovecot.V23, "-s", "SSHA256", "-p", "")
 	if err != nil {
 		t.Fatal(err)
 	}
 	h := mustParse(t, text)
 	wantMatch(t, h, "", true)
-	v := NewVerifier(map[string]Hash{"panel": h}, NewCache(CacheOptions{}))
-	if ok, err := v.Verify(t.Context(), "panel", ""); ok || err != nil {
+	v := newFixed(map[string]Hash{"panel": h}, NewCache(CacheOptions{}))
+	if ok, err := v.verify(t.Context(), "panel", ""); ok || err != nil {
 		t.Errorf("Verify with an empty password = %v, %v", ok, err)
 	}
 }
@@ -103,7 +110,7 @@ func TestDovecotRounds(t *testing.T) {
 	for scheme, rounds := range map[string]string{
 		"SHA512-CRYPT": "1000", "SHA256-CRYPT": "12345", "BLF-CRYPT": "6", "PBKDF2": "123",
 	} {
-		text, err := doveadmPW(t, "-s", scheme, "-r", rounds, "-p", "secret")
+		text, err := doveadmPW(t, dovecot.V24, "-s", scheme, "-r", rounds, "-p", "secret")
 		if err != nil {
 			t.Fatalf("doveadm pw -s %s -r %s: %v", scheme, rounds, err)
 		}
@@ -125,11 +132,11 @@ func TestDovecotAcceptsGenerated(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			out, err := doveadmPW(t, "-t", text, "-p", password)
+			out, err := doveadmPW(t, dovecot.V24, "-t", text, "-p", password)
 			if err != nil || !strings.HasSuffix(out, "(verified)") {
 				t.Errorf("doveadm pw -t %q = %q, %v", text, out, err)
 			}
-			if out, err := doveadmPW(t, "-t", text, "-p", password+"x"); err == nil {
+			if out, err := doveadmPW(t, dovecot.V24, "-t", text, "-p", password+"x"); err == nil {
 				t.Errorf("doveadm pw -t %q accepts a wrong password: %q", text, out)
 			}
 			// That we verify what Dovecot verifies is shown above, with fewer rounds.
@@ -140,22 +147,28 @@ func TestDovecotAcceptsGenerated(t *testing.T) {
 	}
 }
 
-// TestDovecotSchemesAreDecided: every scheme the installed Dovecot lists is
-// either accepted or refused with a reason, none by accident.
+// TestDovecotSchemesAreDecided: every scheme that a Dovecot lists is either
+// accepted or refused with a reason and a better one, none by accident.
 func TestDovecotSchemesAreDecided(t *testing.T) {
 	t.Parallel()
-	out, err := doveadmPW(t, "-l")
-	if err != nil {
-		t.Fatal(err)
-	}
-	names := strings.Fields(out)
-	if len(names) < 20 {
-		t.Fatalf("doveadm pw -l = %q", out)
-	}
-	for _, name := range names {
-		_, isRefused := refused(name)
-		if _, err := lookup(name); (err == nil) == isRefused {
-			t.Errorf("scheme %s: refused %v, lookup: %v", name, isRefused, err)
+	for _, version := range dovecot.Versions() {
+		out, err := doveadmPW(t, version, "-l")
+		if err != nil {
+			t.Fatal(err)
+		}
+		names := strings.Fields(out)
+		if len(names) < 20 {
+			t.Fatalf("doveadm pw -l of %s = %q", version, out)
+		}
+		for _, name := range names {
+			_, isRefused := refused(name)
+			_, err := lookup(name)
+			if (err == nil) == isRefused {
+				t.Errorf("scheme %s of %s: refused %v, lookup: %v", name, version, isRefused, err)
+			}
+			if isRefused && !strings.Contains(err.Error(), "ARGON2ID") {
+				t.Errorf("scheme %s of %s is refused without a better one: %v", name, version, err)
+			}
 		}
 	}
 }

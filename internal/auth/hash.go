@@ -4,8 +4,9 @@
 //	hash, err := auth.ParseHash("{ARGON2ID}$argon2id$v=19$m=65536,t=3,p=1$...")
 //	...
 //	cache := auth.NewCache(auth.CacheOptions{})
-//	verifier := auth.NewVerifier(map[string]auth.Hash{"panel": hash}, cache)
-//	ok, err := verifier.Verify(ctx, "panel", password)
+//	panel := func() auth.Passwords { return auth.Passwords{Current: hash} }
+//	verifier := auth.NewVerifier(map[string]auth.Source{"panel": panel}, cache)
+//	verdict, err := verifier.Verify(ctx, "panel", password)
 //
 // A login with an unknown name costs as much as one with a wrong password, a
 // verified password is remembered for a while under a keyed hash, and the
@@ -129,6 +130,9 @@ func (s scheme) decode(data, encoding string) (string, error) {
 	}
 	return "", errors.New("unknown encoding behind the dot: use .b64 or .hex")
 }
+
+// Equal reports whether both are the same text.
+func (h Hash) Equal(o Hash) bool { return h.fingerprint == o.fingerprint }
 
 // Scheme is the name of the scheme in upper case, without an encoding.
 func (h Hash) Scheme() string { return h.scheme }

@@ -3,74 +3,143 @@ package auth
 import (
 	"bytes"
 	"context"
+	"crypto/sha256"
 	"fmt"
 	"hash/maphash"
 	"maps"
 	"slices"
 )
 
-// Verifier checks logins against a fixed set of clients. It is immutable and
-// safe for concurrent use; a reload makes a new one with the same Cache.
+// Passwords are the stored passwords of one client. Both are valid.
+type Passwords struct {
+	Current Hash
+	Old     Hash // while it is being replaced; the zero Hash: there is none
+}
+
+// HasOld reports whether there are two.
+func (p Passwords) HasOld() bool { return p.Old.matcher != nil }
+
+// Source returns the passwords of a client as they are now. Each Hash must come
+// from ParseHash, but for an Old that is the zero Hash. It may be called from
+// any goroutine.
+type Source func() Passwords
+
+// Verdict is what a Verifier says of a login.
+type Verdict int
+
+// The verdicts.
+const (
+	Refused   Verdict = iota // wrong name or password
+	ByCurrent                // verified
+	ByOld                    // verified by the old password
+)
+
+// Verifier checks logins against a fixed set of clients. It is safe for
+// concurrent use; a reload makes a new one with the same Cache.
 type Verifier struct {
-	clients map[string]Hash
-	decoys  []Hash // the hashes of clients, in an order that only they decide
+	clients map[string]Source
+	decoys  []Source // those of clients, in an order that only their passwords decide
 	cache   *Cache
 }
 
-// NewVerifier returns a verifier of clients, by name. Every Hash must come
-// from ParseHash. Clients that cannot log in with a password are left out.
-func NewVerifier(clients map[string]Hash, cache *Cache) *Verifier {
+// NewVerifier returns a verifier of clients, by name. Clients that cannot log
+// in with a password are left out.
+func NewVerifier(clients map[string]Source, cache *Cache) *Verifier {
+	type decoy struct {
+		source      Source
+		fingerprint [sha256.Size]byte
+	}
 	v := &Verifier{clients: maps.Clone(clients), cache: cache}
-	for name, h := range clients {
+	var decoys []decoy
+	for name, source := range clients {
+		h := source().Current
 		if h.matcher == nil {
 			panic(fmt.Sprintf("auth: client %q has a Hash that does not come from ParseHash", name))
 		}
-		v.decoys = append(v.decoys, h)
+		decoys = append(decoys, decoy{source, h.fingerprint})
 	}
-	slices.SortFunc(v.decoys, func(a, b Hash) int { return bytes.Compare(a.fingerprint[:], b.fingerprint[:]) })
+	slices.SortFunc(decoys, func(a, b decoy) int { return bytes.Compare(a.fingerprint[:], b.fingerprint[:]) })
+	for _, d := range decoys {
+		v.decoys = append(v.decoys, d.source)
+	}
 	return v
 }
 
-// Verify reports whether password is that of the client name. Empty passwords
-// and those longer than MaxPassword are always wrong.
+// Verify reports whether password is one of those of the client name. Empty
+// passwords and those longer than MaxPassword are always wrong.
 //
-// An unknown name is checked against the hash of a client, always the same
+// An unknown name is checked against the passwords of a client, always the same
 // for the same name, and then refused: neither the time nor its spread over
-// many names tells which names exist.
+// many names tells which names exist, and which have an old password.
 //
 // An expensive check may have to wait for its turn. If ctx ends first, the
 // error is ErrBusy together with the cause from ctx. A check that has begun is not
 // interrupted. Any other error means that the check could not be made.
-func (v *Verifier) Verify(ctx context.Context, name, password string) (bool, error) {
+func (v *Verifier) Verify(ctx context.Context, name, password string) (Verdict, error) {
 	if len(v.decoys) == 0 || password == "" || !acceptable(password) {
-		return false, nil
+		return Refused, nil
 	}
 	decoy := v.decoys[maphash.String(v.cache.decoySeed, name)%uint64(len(v.decoys))]
-	h, known := v.clients[name]
+	source, known := v.clients[name]
 	if !known {
-		h = decoy
+		source = decoy
 	}
-	if !h.expensive {
-		ok, err := h.Match(password)
-		return ok && known, err
+	l := login{verifier: v, name: name, password: password, known: known}
+	p := source()
+	switch {
+	case l.remembered(p.Current):
+		return ByCurrent, nil
+	case l.remembered(p.Old):
+		return ByOld, nil
 	}
+	if ok, err := l.check(ctx, p.Current); ok || err != nil {
+		return verdict(ok, ByCurrent), err
+	}
+	if !p.HasOld() {
+		return Refused, nil
+	}
+	ok, err := l.check(ctx, p.Old)
+	return verdict(ok, ByOld), err
+}
 
-	key := v.cache.key(name, h, password)
-	if known && v.cache.remembers(key) {
-		return true, nil
+func verdict(ok bool, by Verdict) Verdict {
+	if ok {
+		return by
 	}
-	if err := v.cache.acquire(ctx); err != nil {
+	return Refused
+}
+
+// login is one login to be verified.
+type login struct {
+	verifier       *Verifier
+	name, password string
+	known          bool
+}
+
+// remembered reports whether the login was verified by h a short while ago.
+func (l *login) remembered(h Hash) bool {
+	return h.expensive && l.known && l.verifier.cache.remembers(l.verifier.cache.key(l.name, h, l.password))
+}
+
+// check reports whether the login is right by h.
+func (l *login) check(ctx context.Context, h Hash) (bool, error) {
+	if !h.expensive {
+		ok, err := h.Match(l.password)
+		return ok && l.known, err
+	}
+	cache := l.verifier.cache
+	if err := cache.acquire(ctx); err != nil {
 		return false, err
 	}
-	defer v.cache.release()
+	defer cache.release()
 	// Of many logins with the same password at once, the first that got its
 	// turn has answered for all.
-	if known && v.cache.remembers(key) {
+	if l.remembered(h) {
 		return true, nil
 	}
-	ok, err := h.Match(password)
-	if ok = ok && known; ok {
-		v.cache.remember(key)
+	ok, err := h.Match(l.password)
+	if ok = ok && l.known; ok {
+		cache.remember(cache.key(l.name, h, l.password))
 	}
 	return ok, err
 }

@@ -32,7 +32,7 @@ func countedHash(t testing.TB, text string) (Hash, *atomic.Int64) {
 
 func wantVerify(t *testing.T, v *Verifier, name, password string, want bool) {
 	t.Helper()
-	if ok, err := v.Verify(t.Context(), name, password); err != nil || ok != want {
+	if ok, err := v.verify(t.Context(), name, password); err != nil || ok != want {
 		t.Errorf("Verify(%q, %q) = %v, %v; want %v", name, password, ok, err, want)
 	}
 }
@@ -62,7 +62,7 @@ func TestUnknownNamesCostAsMuch(t *testing.T) {
 		}
 		return sum
 	}
-	v := NewVerifier(clients, NewCache(CacheOptions{}))
+	v := newFixed(clients, NewCache(CacheOptions{}))
 
 	for name := range clients {
 		before := total()
@@ -108,7 +108,7 @@ func TestUnknownNamesCostAsMuch(t *testing.T) {
 		if used != 1 {
 			t.Errorf("one unknown name met %d decoys", used)
 		}
-		v = NewVerifier(clients, v.cache)
+		v = newFixed(clients, v.cache)
 	}
 }
 
@@ -116,7 +116,7 @@ func TestRemembered(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		h, n := countedHash(t, quickBcrypt)
-		v := NewVerifier(map[string]Hash{"panel": h}, NewCache(CacheOptions{TTL: time.Minute}))
+		v := newFixed(map[string]Hash{"panel": h}, NewCache(CacheOptions{TTL: time.Minute}))
 		want := func(computed int64) {
 			t.Helper()
 			if got := n.Swap(0); got != computed {
@@ -145,7 +145,7 @@ func TestRemembered(t *testing.T) {
 func TestNotRemembered(t *testing.T) {
 	t.Parallel()
 	h, n := countedHash(t, quickBcrypt)
-	v := NewVerifier(map[string]Hash{"panel": h}, NewCache(CacheOptions{TTL: -1}))
+	v := newFixed(map[string]Hash{"panel": h}, NewCache(CacheOptions{TTL: -1}))
 	wantVerify(t, v, "panel", "secret", true)
 	wantVerify(t, v, "panel", "secret", true)
 	if n.Load() != 2 {
@@ -159,14 +159,14 @@ func TestReload(t *testing.T) {
 	cache := NewCache(CacheOptions{})
 	bcrypt, bcrypted := countedHash(t, quickBcrypt)
 	pbkdf2, pbkdf2ed := countedHash(t, quickPBKDF2)
-	old := NewVerifier(map[string]Hash{"kept": bcrypt, "changed": bcrypt, "removed": bcrypt}, cache)
+	old := newFixed(map[string]Hash{"kept": bcrypt, "changed": bcrypt, "removed": bcrypt}, cache)
 	for _, name := range []string{"kept", "changed", "removed"} {
 		wantVerify(t, old, name, "secret", true)
 	}
 	bcrypted.Store(0)
 
 	// The removed client's hash is still somebody's, so it may be its decoy.
-	v := NewVerifier(map[string]Hash{"kept": bcrypt, "changed": pbkdf2}, cache)
+	v := newFixed(map[string]Hash{"kept": bcrypt, "changed": pbkdf2}, cache)
 	wantVerify(t, v, "kept", "secret", true)
 	if bcrypted.Load() != 0 {
 		t.Error("an unchanged client was checked again after a reload")
@@ -176,9 +176,9 @@ func TestReload(t *testing.T) {
 		t.Error("a changed hash was answered from memory")
 	}
 	wantVerify(t, v, "removed", "secret", false)
-	v = NewVerifier(map[string]Hash{"kept": bcrypt}, cache)
+	v = newFixed(map[string]Hash{"kept": bcrypt}, cache)
 	wantVerify(t, v, "removed", "secret", false)
-	v = NewVerifier(nil, cache)
+	v = newFixed(nil, cache)
 	wantVerify(t, v, "kept", "secret", false)
 }
 
@@ -189,7 +189,7 @@ func TestCacheIsBounded(t *testing.T) {
 	for i := range 10 {
 		clients[fmt.Sprint("client", i)] = h
 	}
-	v := NewVerifier(clients, NewCache(CacheOptions{MaxEntries: 3}))
+	v := newFixed(clients, NewCache(CacheOptions{MaxEntries: 3}))
 	for i := range 10 {
 		wantVerify(t, v, fmt.Sprint("client", i), "secret", true)
 		if len(v.cache.expires) > 3 || len(v.cache.queue) != len(v.cache.expires) {
@@ -212,19 +212,19 @@ func TestCacheIsBounded(t *testing.T) {
 // TestCacheKeepsNoPassword looks for the password in what the cache holds.
 func TestCacheKeepsNoPassword(t *testing.T) {
 	t.Parallel()
-	v := NewVerifier(map[string]Hash{"panel": mustParse(t, quickPBKDF2)}, NewCache(CacheOptions{}))
+	v := newFixed(map[string]Hash{"panel": mustParse(t, quickPBKDF2)}, NewCache(CacheOptions{}))
 	wantVerify(t, v, "panel", "secret", true)
 	if len(v.cache.queue) != 1 {
 		t.Fatalf("%d entries", len(v.cache.queue))
 	}
 	k := v.cache.keyed.New().(*keyedHash)
 	v.cache.keyed.Put(k)
-	v.cache.key("panel", v.clients["panel"], "secret")
+	v.cache.key("panel", v.clients["panel"]().Current, "secret")
 	if all := string(k.buf[:cap(k.buf)]); strings.Contains(all, "secret") {
 		t.Errorf("the buffer still holds %q", all)
 	}
 	// Another process, another key.
-	if NewCache(CacheOptions{}).key("panel", v.clients["panel"], "secret") == v.cache.queue[0] {
+	if NewCache(CacheOptions{}).key("panel", v.clients["panel"]().Current, "secret") == v.cache.queue[0] {
 		t.Error("two caches have the same key")
 	}
 }
@@ -287,8 +287,8 @@ func TestChecksAreBounded(t *testing.T) {
 		// Two verifiers, as during a reload, share one bound.
 		cache := NewCache(CacheOptions{MaxChecks: 3})
 		verifiers := []*Verifier{
-			NewVerifier(map[string]Hash{"panel": h}, cache),
-			NewVerifier(map[string]Hash{"panel": h}, cache),
+			newFixed(map[string]Hash{"panel": h}, cache),
+			newFixed(map[string]Hash{"panel": h}, cache),
 		}
 		var wg sync.WaitGroup
 		for i := range 40 {
@@ -308,7 +308,7 @@ func TestChecksAreBounded(t *testing.T) {
 			t.Errorf("%d computations at work; want 3", *running)
 		}
 		// A cheap hash does not wait behind them.
-		wantVerify(t, NewVerifier(map[string]Hash{"plain": mustParse(t, "{PLAIN}secret")}, cache), "plain", "secret", true)
+		wantVerify(t, newFixed(map[string]Hash{"plain": mustParse(t, "{PLAIN}secret")}, cache), "plain", "secret", true)
 		close(open)
 		wg.Wait()
 		if *most != 3 {
@@ -326,7 +326,7 @@ func TestOneCheckForMany(t *testing.T) {
 		h, _, _, open := newGate()
 		n := new(atomic.Int64)
 		h.matcher = counted{h.matcher, n}
-		v := NewVerifier(map[string]Hash{"panel": h}, NewCache(CacheOptions{MaxChecks: 2}))
+		v := newFixed(map[string]Hash{"panel": h}, NewCache(CacheOptions{MaxChecks: 2}))
 		var wg sync.WaitGroup
 		for range 32 {
 			wg.Go(func() { wantVerify(t, v, "panel", "secret", true) })
@@ -344,10 +344,10 @@ func TestBusy(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		h, running, _, open := newGate()
-		v := NewVerifier(map[string]Hash{"panel": h}, NewCache(CacheOptions{MaxChecks: 1}))
+		v := newFixed(map[string]Hash{"panel": h}, NewCache(CacheOptions{MaxChecks: 1}))
 		first := make(chan bool)
 		go func() {
-			ok, _ := v.Verify(t.Context(), "panel", "secret")
+			ok, _ := v.verify(t.Context(), "panel", "secret")
 			first <- ok
 		}()
 		synctest.Wait()
@@ -355,7 +355,7 @@ func TestBusy(t *testing.T) {
 		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
 		defer cancel()
 		begin := time.Now()
-		ok, err := v.Verify(ctx, "panel", "secret")
+		ok, err := v.verify(ctx, "panel", "secret")
 		if ok || !errors.Is(err, ErrBusy) || !errors.Is(err, context.DeadlineExceeded) {
 			t.Errorf("Verify behind a full house = %v, %v", ok, err)
 		}
@@ -383,9 +383,9 @@ func TestVerifyError(t *testing.T) {
 	t.Parallel()
 	cause := errors.New("out of luck")
 	h := Hash{scheme: "BROKEN", expensive: true, matcher: broken{cause}}
-	v := NewVerifier(map[string]Hash{"panel": h}, NewCache(CacheOptions{MaxChecks: 1}))
+	v := newFixed(map[string]Hash{"panel": h}, NewCache(CacheOptions{MaxChecks: 1}))
 	for range 2 { // the slot is given back
-		ok, err := v.Verify(t.Context(), "panel", "secret")
+		ok, err := v.verify(t.Context(), "panel", "secret")
 		if ok || !errors.Is(err, cause) || errors.Is(err, ErrBusy) {
 			t.Errorf("Verify = %v, %v", ok, err)
 		}
@@ -395,7 +395,7 @@ func TestVerifyError(t *testing.T) {
 func TestVerifyRefusesAtOnce(t *testing.T) {
 	t.Parallel()
 	h, n := countedHash(t, quickPBKDF2)
-	v := NewVerifier(map[string]Hash{"panel": h}, NewCache(CacheOptions{}))
+	v := newFixed(map[string]Hash{"panel": h}, NewCache(CacheOptions{}))
 	for _, password := range []string{"", "secret\x00", strings.Repeat("x", MaxPassword+1)} {
 		wantVerify(t, v, "panel", password, false)
 		wantVerify(t, v, "nobody", password, false)
@@ -412,7 +412,7 @@ func TestNewVerifierPanicsOnZeroHash(t *testing.T) {
 			t.Errorf("recovered %v", r)
 		}
 	}()
-	NewVerifier(map[string]Hash{"panel": {}}, NewCache(CacheOptions{}))
+	newFixed(map[string]Hash{"panel": {}}, NewCache(CacheOptions{}))
 }
 
 func BenchmarkVerify(b *testing.B) {
@@ -422,13 +422,13 @@ func BenchmarkVerify(b *testing.B) {
 		{"wrong", "panel", "wrong"},
 	} {
 		b.Run(bench.name, func(b *testing.B) {
-			v := NewVerifier(map[string]Hash{
+			v := newFixed(map[string]Hash{
 				"panel": mustParse(b, quickBcrypt),
 				"plain": mustParse(b, "{PLAIN}secret"),
 			}, NewCache(CacheOptions{}))
 			b.ReportAllocs()
 			for b.Loop() {
-				ok, err := v.Verify(b.Context(), bench.client, bench.password)
+				ok, err := v.verify(b.Context(), bench.client, bench.password)
 				if err != nil || ok != (bench.password == "secret") {
 					b.Fatal(ok, err)
 				}
@@ -451,5 +451,58 @@ func BenchmarkGenerated(b *testing.B) {
 				}
 			}
 		})
+	}
+}
+
+// newFixed returns a verifier of clients with one password each that does not
+// change.
+func newFixed(clients map[string]Hash, cache *Cache) *Verifier {
+	sources := make(map[string]Source)
+	for name, h := range clients {
+		sources[name] = func() Passwords { return Passwords{Current: h} }
+	}
+	return NewVerifier(sources, cache)
+}
+
+// verify is Verify for those who do not care which password it was.
+func (v *Verifier) verify(ctx context.Context, name, password string) (bool, error) {
+	verdict, err := v.Verify(ctx, name, password)
+	return verdict != Refused, err
+}
+
+// While a password is replaced both are right, and it is told which it was, from
+// memory too; unknown names cost as much as the client they are taken for.
+func TestTwoPasswords(t *testing.T) {
+	t.Parallel()
+	current, currents := countedHash(t, quickBcrypt) // secret
+	text, err := Generate("PBKDF2", "old")
+	if err != nil {
+		t.Fatal(err)
+	}
+	old, olds := countedHash(t, text)
+	now := Passwords{Current: current, Old: old}
+	v := NewVerifier(map[string]Source{"panel": func() Passwords { return now }}, NewCache(CacheOptions{}))
+	for _, tt := range []struct {
+		name, password string
+		want           Verdict
+		computed       [2]int64
+	}{
+		{"panel", "secret", ByCurrent, [2]int64{1, 0}},
+		{"panel", "secret", ByCurrent, [2]int64{}},
+		{"panel", "old", ByOld, [2]int64{1, 1}},
+		{"panel", "old", ByOld, [2]int64{}},
+		{"panel", "wrong", Refused, [2]int64{1, 1}},
+		{"nobody", "wrong", Refused, [2]int64{1, 1}},
+		{"nobody", "old", Refused, [2]int64{1, 1}},
+		{"panel", "", Refused, [2]int64{}},
+	} {
+		got, err := v.Verify(t.Context(), tt.name, tt.password)
+		if computed := [2]int64{currents.Swap(0), olds.Swap(0)}; err != nil || got != tt.want || computed != tt.computed {
+			t.Errorf("%s, %s: %v, %v with %d computations; want %v with %d", tt.name, tt.password, got, err, computed, tt.want, tt.computed)
+		}
+	}
+	now.Old = Hash{}
+	if got, err := v.Verify(t.Context(), "panel", "old"); got != Refused || err != nil {
+		t.Errorf("the old password is gone: %v, %v", got, err)
 	}
 }

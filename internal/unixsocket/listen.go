@@ -12,7 +12,7 @@ import (
 // Listen listens at path, where a socket that nobody listens on, which an
 // earlier process left behind, is replaced. The socket has its mode from the
 // first moment on, and is removed when the listener is closed.
-func Listen(path string, mode fs.FileMode) (net.Listener, error) {
+func Listen(path string, mode fs.FileMode) (*Listener, error) {
 	info, err := os.Lstat(path)
 	if err == nil {
 		if info.Mode().Type() != fs.ModeSocket {
@@ -40,18 +40,20 @@ func Listen(path string, mode fs.FileMode) (net.Listener, error) {
 		os.Remove(hidden)
 		return nil, err
 	}
-	return listener{nl, path}, nil
+	return &Listener{nl, path}, nil
 }
 
-// listener removes its socket when it is closed.
-type listener struct {
+// Listener removes its socket when it is closed.
+type Listener struct {
 	*net.UnixListener
-	path string
+	Path string
 }
 
-func (l listener) Addr() net.Addr { return &net.UnixAddr{Name: l.path, Net: "unix"} }
+// Addr returns the address under the name that the socket was made for.
+func (l *Listener) Addr() net.Addr { return &net.UnixAddr{Name: l.Path, Net: "unix"} }
 
-func (l listener) Close() error {
-	os.Remove(l.path)
+// Close stops listening and removes the socket.
+func (l *Listener) Close() error {
+	os.Remove(l.Path)
 	return l.UnixListener.Close()
 }

@@ -20,6 +20,7 @@ limits {
   idle_timeout      = "0s"
   write_timeout     = "0" # ERROR: Wrong value of write_timeout
   drain_timeout     = "" # ERROR: Wrong value of drain_timeout
+  overlap_timeout   = "0s" # ERROR: Wrong value of overlap_timeout
   max_spool         = "10GB" # ERROR: Wrong value of max_spool
   spool_dir         = "no/such/directory" # ERROR: Path not usable
   max_input         = 5 # ERROR: Wrong value of max_input

@@ -1,0 +1,246 @@
+package acceptance
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/doveadm-proxy/doveadm-proxy/doveadm"
+	"github.com/doveadm-proxy/doveadm-proxy/internal/dovecot"
+)
+
+// loadRate is how many commands a second the load of a restart sends.
+const loadRate = 500
+
+// restartLoad sends commands through the proxy: most on a connection of their
+// own, as the doveadm command does, the others on connections that are kept.
+type restartLoad struct {
+	t        *testing.T
+	addrs    []string
+	stop     context.CancelFunc
+	workers  sync.WaitGroup
+	answered atomic.Int64
+	failed   atomic.Int64
+	closed   atomic.Int64 // kept connections that the proxy ended between two commands
+	begin    time.Time
+}
+
+func startRestartLoad(t *testing.T, addrs ...string) *restartLoad {
+	ctx, cancel := context.WithCancel(t.Context())
+	l := &restartLoad{t: t, addrs: addrs, stop: cancel, begin: time.Now()}
+	beat := make(chan int)
+	l.workers.Go(func() {
+		defer close(beat)
+		for n := 0; ; n++ {
+			due := l.begin.Add(time.Duration(n) * time.Second / loadRate)
+			select {
+			case <-ctx.Done():
+				return
+			case <-time.After(time.Until(due)):
+			}
+			select {
+			case <-ctx.Done():
+				return
+			case beat <- n:
+			}
+		}
+	})
+	for i := range 32 {
+		l.workers.Go(func() {
+			if i%4 == 0 {
+				l.keep(beat)
+				return
+			}
+			for n := range beat {
+				l.count(loginOnce(l.t.Context(), l.addrs[n%len(l.addrs)], "u1-1", "mailbox list", "INBOX"))
+			}
+		})
+	}
+	t.Cleanup(func() { l.end() })
+	return l
+}
+
+func (l *restartLoad) count(fields []string, err error) {
+	if err == nil && (len(fields) != 1 || fields[0] != "INBOX") {
+		err = fmt.Errorf("wrong answer %q", fields)
+	}
+	if err != nil {
+		l.failed.Add(1)
+		l.t.Errorf("after %d commands: %v", l.answered.Load(), err)
+		return
+	}
+	l.answered.Add(1)
+}
+
+// keep sends commands on one connection, and opens another one when the proxy
+// has ended that: it looks before it sends, as a client with a pool does.
+func (l *restartLoad) keep(beat <-chan int) {
+	var c *doveadm.ClientConn
+	for n := range beat {
+		if c != nil && ended(c) {
+			l.closed.Add(1)
+			c.Close()
+			c = nil
+		}
+		if c == nil {
+			var err error
+			if c, err = dial(l.t.Context(), l.addrs[n%len(l.addrs)], doveadm.MaxMinor); err != nil {
+				l.count(nil, err)
+				continue
+			}
+		}
+		l.count(runCommand(l.t.Context(), c, "u1-1", "mailbox list", "INBOX"))
+	}
+	if c != nil {
+		c.Close()
+	}
+}
+
+// ended reports whether the peer has closed a connection on which nothing is
+// expected.
+func ended(c *doveadm.ClientConn) bool {
+	nc := c.NetConn()
+	nc.SetReadDeadline(time.Now().Add(50 * time.Microsecond))
+	_, err := nc.Read(make([]byte, 1))
+	nc.SetReadDeadline(time.Time{})
+	return !errors.Is(err, os.ErrDeadlineExceeded)
+}
+
+// more returns when n more commands have been answered.
+func (l *restartLoad) more(n int64) {
+	l.t.Helper()
+	goal := l.answered.Load() + n
+	for deadline := time.Now().Add(60 * time.Second); l.answered.Load() < goal; time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(deadline) || l.failed.Load() > 0 {
+			l.t.Fatalf("%d commands answered, %d failed", l.answered.Load(), l.failed.Load())
+		}
+	}
+}
+
+func (l *restartLoad) end() {
+	l.stop()
+	l.workers.Wait()
+}
+
+// TestRestartAndUpgradeFailNoCommand restarts the unit under load, and upgrades
+// the binary, while commands run that take longer than that.
+func TestRestartAndUpgradeFailNoCommand(t *testing.T) {
+	t.Parallel()
+	var binaries []string
+	for _, version := range []string{"v1", "v2"} {
+		path, err := build("restart-"+version, "-ldflags", "-X main.version="+version)
+		if err != nil {
+			t.Fatal(err)
+		}
+		binaries = append(binaries, path)
+	}
+	c := startCluster(t, 1, 2, dovecot.Options{})
+	port, err := dovecot.ReservePort()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer port.Close()
+	p := startPID1(t)
+	// The daemon's own directory, seen from here.
+	socket := fmt.Sprintf("/proc/%d/root/run/doveadm-proxy/local.sock", p.pid)
+	p.write("proxy.hcl", c.config(port.Addr, "", `listener "local" {
+  address = "unix:/run/doveadm-proxy/local.sock"
+  client  = "doveadm"
+  mode    = "0600"
+}`))
+	p.install(binaries[0])
+	p.must("start", "doveadm-proxy")
+	p.waitLog("ready: version=v1", 1)
+
+	// Both of these began before the restart and end after it.
+	save, err := dial(t.Context(), port.Addr, doveadm.MaxMinor)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer save.Close()
+	const half = "Subject: restart\r\n\r\nfirst half\r\n"
+	if err := save.Send(&doveadm.Command{User: "u1-2", Name: "save"}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := save.NetConn().Write([]byte(half)); err != nil {
+		t.Fatal(err)
+	}
+	run, err := dial(t.Context(), port.Addr, doveadm.MaxMinor)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer run.Close()
+	next := func() {
+		t.Helper()
+		if _, err := runCommand(t.Context(), run, "u1-2", "mailbox list", "INBOX"); err != nil {
+			t.Fatalf("run over many users: %v", err)
+		}
+	}
+	next()
+
+	load := startRestartLoad(t, port.Addr, port.Addr, socket)
+	load.more(500)
+	p.must("restart", "doveadm-proxy")
+	p.waitLog("ready: version=v1", 2)
+	next()
+	load.more(500)
+	p.install(binaries[1])
+	p.must("restart", "doveadm-proxy")
+	p.waitLog("ready: version=v2", 1)
+	next()
+	load.more(500)
+	took := time.Since(load.begin)
+	load.end()
+	t.Logf("%d commands in %.1f s (%.0f a second), %d failed; %d kept connections were ended between two commands",
+		load.answered.Load(), took.Seconds(), float64(load.answered.Load())/took.Seconds(), load.failed.Load(), load.closed.Load())
+
+	if _, err := save.NetConn().Write([]byte("second half\r\n.\r\n")); err != nil {
+		t.Fatal(err)
+	}
+	if err := finish(save); err != nil {
+		t.Errorf("the save that was running: %v", err)
+	}
+	next()
+	// The oldest server ends now by itself, having nothing left to do.
+	save.Close()
+	run.Close()
+	p.waitLog(" stopped: took=", 2)
+	if log := p.log(); strings.Contains(log, "cut off") || strings.Contains(log, "[ERROR]") || strings.Contains(log, "panic") {
+		t.Error("the log has an error")
+	}
+	p.must("stop", "doveadm-proxy")
+	if state, _ := p.systemctl("is-active", "doveadm-proxy"); strings.TrimSpace(state) != "inactive" {
+		t.Errorf("after the stop: %s", state)
+	}
+	if _, err := os.Stat(filepath.Dir(socket)); !os.IsNotExist(err) {
+		t.Errorf("the socket is still there: %v", err)
+	}
+}
+
+// finish reads the reply of a command that was sent.
+func finish(c *doveadm.ClientConn) error {
+	c.NetConn().SetDeadline(time.Now().Add(60 * time.Second))
+	var scan doveadm.ReplyScanner
+	for !scan.Done() {
+		chunk, err := c.ReadChunk()
+		if err != nil {
+			return err
+		}
+		if chunk.Channel == doveadm.ChannelReply {
+			if _, _, err := scan.Scan(chunk.Data); err != nil {
+				return err
+			}
+		}
+	}
+	if !scan.Status().OK {
+		return fmt.Errorf("status %s", scan.Status())
+	}
+	return nil
+}
