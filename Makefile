@@ -5,6 +5,7 @@ VERSION  ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unk
 FUZZTIME ?= 1m
 KEEP     ?=
 BENCH    ?=
+CHAOS    ?=
 PREFIX   ?= /usr/local
 DESTDIR  ?=
 
@@ -18,7 +19,7 @@ BINARY = bin/doveadm-proxy
 TOOL = go tool -modfile=tools/go.mod
 
 .NOTPARALLEL:
-.PHONY: help demo test deps deps-2.3 lint format fuzz bench build install clean
+.PHONY: help demo test deps deps-2.3 lint format fuzz bench chaos build install clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -52,6 +53,10 @@ fuzz: ## each fuzz target for FUZZTIME (1m)
 
 bench: deps-2.3 build ## commands a second, direct and through the proxy, on real Dovecot; BENCH are its options
 	go run ./internal/bench -proxy $(BINARY) $(BENCH)
+
+chaos: deps build ## ten minutes of faults of every kind under load, and a ledger of every command; CHAOS are its options
+	go build -buildvcs=false -o bin/chaos ./internal/chaos
+	bin/chaos -proxy $(BINARY) $(CHAOS)
 
 # The version is stamped from git here, so Go's own stamp (which fails where git
 # mistrusts the owner of the checkout) is off.

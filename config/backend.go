@@ -109,6 +109,7 @@ func (l *loader) backend(s *placed[Shard], b *hclsyntax.Block) {
 	l.backendTLS(&n.value.TLS, &n.at)
 	n.value.HealthCheck.settle(b, &n.at)
 	n.value.Pool.settle(&n.at)
+	n.value.Timeouts.settle(&n.at)
 	l.checkPool(n.value.Pool, &n.at)
 	s.value.Backends = append(s.value.Backends, n.value)
 	l.backends = append(l.backends, inShard{n, s.value.Name})

@@ -73,8 +73,11 @@ func TestLoadDefaults(t *testing.T) {
 				MaxOpen: 8, MaxIdle: 8, MinIdle: 0, IdleTimeout: 30 * time.Second, MaxLifetime: 5 * time.Minute,
 				MaxCommands: 1000, AcquireTimeout: 10 * time.Second, MaxWaiting: 1000, MaxBulk: 4, MaxTunnels: 4,
 			},
-			Breaker:     Breaker{Failures: 5, Open: 10 * time.Second, Probes: 1},
-			Timeouts:    Timeouts{Connect: 5 * time.Second, Handshake: 5 * time.Second, Reply: 0, Write: time.Minute, Tunnel: 11 * time.Minute},
+			Breaker: Breaker{Failures: 5, Open: 10 * time.Second, Probes: 1},
+			Timeouts: Timeouts{Connect: 5 * time.Second, Handshake: 5 * time.Second, Reply: 0, Write: time.Minute, Tunnel: 11 * time.Minute,
+				Quick:  CommandTimeouts{5 * time.Minute, 5 * time.Minute, 30 * time.Minute},
+				Normal: CommandTimeouts{30 * time.Minute, 30 * time.Minute, 0},
+			},
 			HealthCheck: HealthCheck{Timeout: 5 * time.Second, Fall: 3, Rise: 2},
 		}}}},
 		Routes: []Route{{Kind: "ring", Shards: []string{"s1"}}},
@@ -284,6 +287,16 @@ backend_defaults {
     handshake = "0s"
     write     = "2h"
     tunnel    = "0s"
+    quick {
+      first_reply = "1s"
+      reply       = "0s"
+    }
+    normal {
+      command = "3s"
+    }
+    slow {
+      reply = "4s"
+    }
   }
 }
 route "match" {
@@ -302,7 +315,12 @@ func TestParseFull(t *testing.T) {
 	cfg := mustParse(t, full)
 	pool := Pool{MaxOpen: 20, MaxIdle: 20, MaxBulk: 2}
 	breaker := Breaker{Failures: 2, Open: time.Millisecond, Probes: 1}
-	timeouts := Timeouts{Write: 2 * time.Hour}
+	timeouts := Timeouts{
+		Write:  2 * time.Hour,
+		Quick:  CommandTimeouts{time.Second, 0, 30 * time.Minute},
+		Normal: CommandTimeouts{30 * time.Minute, 30 * time.Minute, 3 * time.Second},
+		Slow:   CommandTimeouts{0, 4 * time.Second, 0},
+	}
 	tls := BackendTLS{Mode: TLSImplicit, ServerName: "mail.example", Pin: "sha256/47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU="}
 	check := HealthCheck{Interval: 10 * time.Second, Timeout: time.Second, Fall: 3, Rise: 1}
 	b1 := Backend{
@@ -312,6 +330,7 @@ func TestParseFull(t *testing.T) {
 	b2, b3 := b1, b1
 	b2.Name, b2.Address, b2.Username, b2.Password = "b2", "10.0.0.2:65535", "other", NewSecret("other")
 	b2.Pool.MaxOpen, b2.Pool.MaxIdle, b2.Breaker.Probes, b2.Timeouts.Reply = 3, 3, 4, time.Minute
+	b2.Timeouts.Normal.FirstReply, b2.Timeouts.Normal.Reply, b2.Timeouts.Slow.FirstReply = time.Minute, time.Minute, time.Minute
 	b2.TLS.Mode, b2.TLS.ServerName, b2.TLS.InsecureSkipVerify = TLSStartTLS, "10.0.0.2", true
 	b2.Standby, b2.HealthCheck.Fall = true, 1
 	b3.HealthCheck.Interval, b3.HealthCheck.User = 0, "u"

@@ -83,7 +83,7 @@ func (t *BackendTLS) block() block {
 	return block{
 		name: "tls", in: "backend",
 		doc: "TLS on the connections to a backend. The backend's certificate is verified: it has to be signed by an authority that is known here, and to name the host. " +
-			"The files are read again when they have changed, as those of a listener. Sessions are resumed, which saves most of the work of a new connection.",
+			"The files are read again when they have changed, as those of a listener. Sessions are resumed where the backend lets them, which saves most of the work of a new connection: a Dovecot never does, because it has a process for each connection; what ends TLS before it (HAProxy, stunnel) does.",
 		example: `
 backend_defaults {
   tls {

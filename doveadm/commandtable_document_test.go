@@ -80,15 +80,17 @@ What doveadm-proxy knows about the commands of Dovecot 2.3.19 and 2.4.1.
   lost on the way. "Same end" means that it changes something, but a second run
   leaves the same state; a status in parentheses is what the second run may
   report although the first succeeded.
+* **Class**: how long the proxy waits for it, by the ` + "`timeouts`" + ` of that name in
+  the configuration.
 * **Columns**: fields in a row of output. "None arrive": the server prints to
   its own standard output, the client gets an empty reply.
 
 A command that is not listed here is treated as one that runs for a user, reads
-no input, must not be repeated, and whose columns and options are unknown.
+no input, must not be repeated, is of class normal, and whose columns and options are unknown.
 `)
 	section := func(title, text string, kind CommandKind) {
 		fmt.Fprintf(&b, "\n## %s\n\n%s\n\n", title, text)
-		b.WriteString("| command | versions | per user | reads input | repeatable | columns | remarks |\n|---|---|---|---|---|---|---|\n")
+		b.WriteString("| command | versions | per user | reads input | repeatable | class | columns | remarks |\n|---|---|---|---|---|---|---|---|\n")
 		for _, c := range allCommands() {
 			if c.Kind != kind {
 				continue
@@ -101,13 +103,13 @@ no input, must not be repeated, and whose columns and options are unknown.
 			if c.Tunnel {
 				input = "stream"
 			}
-			repeat := describeRepeat(c)
+			repeat, class := describeRepeat(c), c.Class().String()
 			if c.Kind == ClientCommand {
-				repeat = "–"
+				repeat, class = "–", "–"
 			}
 			row := []string{
 				"`" + c.Name + "`", describeVersions(c.Series), yesOrDash(c.Kind == MailCommand),
-				input, repeat, describeColumns(c), remarks,
+				input, repeat, class, describeColumns(c), remarks,
 			}
 			b.WriteString(strings.TrimRight("| "+strings.Join(row, " | "), " ") + " |\n")
 		}

@@ -41,7 +41,8 @@
 // is read field by field as it arrives, whatever its size. Announce [MaxMinor]
 // in [ClientOptions] and set OnLog, or failures remain unexplained. A command
 // with input, such as "save", is followed by an [InputWriter] on
-// [ClientConn.NetConn] before its reply is read.
+// [ClientConn.NetConn] before its reply is read. Whether the server speaks in
+// packets or in STREAM format makes no difference to who uses these.
 //
 // Programs that pass replies on without looking into each field use
 // [ClientConn.Send], [ClientConn.ReadChunk] and a [ReplyScanner], and decide
@@ -112,8 +113,20 @@
 // [ClientOptions] and [ServerConn]. Certificates are the business of the
 // functions there.
 //
-// # Not there yet
+// # Input
 //
-// The client's end of a tunnel ("dsync-server"): it will stand beside
-// [ServerConn.Tunnel]; its server half is there.
+// Only "save" and "sieve put" read input, and nothing in a request says so:
+// [CommandInfo.Input] does. It follows the request at once, as dot-ended lines
+// without limit of their length. A server that refuses such a command for its
+// arguments leaves the input unread and takes its lines for commands, with all
+// rights; so whoever passes input of others on sends it only with arguments that
+// [CommandInfo.InputArgs] has approved, and closes the connection if the status
+// came before the end of the input.
+//
+// # Tunnels
+//
+// A successful "dsync-server" makes the connection a two-way stream of another
+// protocol: [ClientConn.OpenTunnel] on the one side, [ServerConn.Tunnel] on the
+// other. The server goes on framing what it says, the client never does. It ends
+// with the connection.
 package doveadm

@@ -303,6 +303,19 @@ func (s *ServerConn) appendFrame(dst []byte, channel byte, data []byte) []byte {
 	return AppendPacket(dst, channel, data)
 }
 
+// AppendNothing appends a frame without data, which clients pass over: what a
+// server can send to see whether the client is still there. At minor version 0
+// there is nothing of the kind.
+func (s *ServerConn) AppendNothing(dst []byte) []byte {
+	switch {
+	case s.minor < MinorMultiplex:
+		return dst
+	case s.stream():
+		return append(append(dst, streamEscape...), streamSwitch, ChannelReply)
+	}
+	return AppendPacket(dst, ChannelReply, nil)
+}
+
 // AppendLogs appends data of the log channel. Without one, it appends nothing.
 func (s *ServerConn) AppendLogs(dst, data []byte) []byte {
 	if !s.Logs() {

@@ -13,6 +13,9 @@ import (
 // shutdown.
 var ErrDrainTimeout = errors.New("drain timeout is over")
 
+// errShutdown is why sessions are closed and, at the end of a shutdown, cut.
+var errShutdown = errors.New("shutting down")
+
 // What Shutdown gives its sessions: those who connect meanwhile wait for its end.
 const (
 	quietTime = time.Second
@@ -76,7 +79,7 @@ func (p *Proxy) Drain(ctx context.Context, o Drain) error {
 		p.mu.Lock()
 		defer p.mu.Unlock()
 		for s := range p.sessions {
-			s.cut()
+			s.cut(errShutdown)
 		}
 	})
 	busy := time.AfterFunc(o.Busy, func() {
@@ -99,6 +102,7 @@ func (p *Proxy) Drain(ctx context.Context, o Drain) error {
 		errs = append(errs, fmt.Errorf("commands were cut off: %w", ErrDrainTimeout))
 	}
 	p.cutNow(nil)
+	p.watching.Wait()
 	return errors.Join(errs...)
 }
 
@@ -111,9 +115,9 @@ func (s *session) endWhenQuiet(quiet time.Duration) {
 	switch {
 	case !s.reading || s.ending:
 	case time.Since(s.waiting) > quiet:
-		s.nc.SetReadDeadline(time.Unix(1, 0))
+		s.readUntil(time.Unix(1, 0))
 	default:
-		s.nc.SetReadDeadline(time.Now().Add(quiet))
+		s.readUntil(time.Now().Add(quiet))
 	}
 }
 
@@ -121,7 +125,7 @@ func (s *session) endWhenQuiet(quiet time.Duration) {
 // has a command after all, which arrived at the last moment.
 func (s *session) stillTalks(err error) bool {
 	s.mu.Lock()
-	closing := s.quiet > 0 && !s.ending && !s.gone
+	closing := s.quiet > 0 && !s.ending && s.gone == nil
 	s.mu.Unlock()
 	return closing && errors.Is(err, os.ErrDeadlineExceeded) && s.hasArrived()
 }

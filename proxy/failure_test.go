@@ -5,6 +5,7 @@ import (
 	"io"
 	"net"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"testing"
@@ -93,7 +94,9 @@ func TestWhatAClientSees(t *testing.T) {
 		{"backend closed before any reply byte otherwise: on a fresh connection", some, closedFresh},
 		{"backend gone in the middle of a reply", some, goneInTheMiddle},
 		{"backend gone in the middle of a reply: columns unknown", some, goneColumnsUnknown},
-		{"backend gone in the middle of a reply: silent for timeouts.reply", some, silentTooLong},
+		{"backend gone in the middle of a reply: silent for longer than the timeouts of the command", some, silentTooLong},
+		{"backend gone in the middle of a reply: slower than the timeout of the whole command", some, slowerThanTheCommand},
+		{"backend closed before any reply byte, on a reused connection, command may be repeated: within the budget", kinds, retryBudget},
 		{"-REFERRAL from a backend", some, referral},
 		{"client gone in the middle: close", some, func(t *testing.T, p pair) { clientGone(t, p, func(c *client) { c.nc.Close() }) }},
 		{"client gone in the middle: reset", some, func(t *testing.T, p pair) { clientGone(t, p, (*client).reset) }},
@@ -616,23 +619,76 @@ func silentTooLong(t *testing.T, p pair) {
 		default:
 			c.Hang()
 		}
-	}, both(neverOpens, func(c *config.Config) { first(c).Timeouts.Reply = limit }))
+	}, both(neverOpens, func(c *config.Config) {
+		first(c).Timeouts.Normal = config.CommandTimeouts{FirstReply: limit, Reply: limit}
+	}))
 	c := s.login(t, p.client)
 	c.works(t)
 	r := c.run(t, "\talice\tfetch\tuid text\tall\n")
 	if r.output != "u1\tt1\tu2\t\t" {
 		t.Errorf("output %q", r.output)
 	}
-	c.failed(t, r, "-TEMPFAIL", "backend b1 did not answer within 300ms (timeouts.reply)")
+	c.failed(t, r, "-TEMPFAIL", "backend b1 did not go on with its answer within 300ms (timeouts.normal.reply)")
 	s.log.wait(t, "[ERROR]", "outcome=timeout", "status=-TEMPFAIL")
 	c.works(t)
 	// Not repeated: it may be at work still.
-	c.refused(t, "\talice\tsearch\tall\n", "-TEMPFAIL", "backend b1 did not answer within 300ms (timeouts.reply)")
+	c.refused(t, "\talice\tsearch\tall\n", "-TEMPFAIL", "backend b1 did not answer within 300ms (timeouts.normal.first_reply)")
 	c.works(t)
 	if got := srv.Commands(); len(got) != 5 {
 		t.Errorf("the backend got %+v", got)
 	}
 	eventually(t, "the mute connections are closed", func() bool { return len(srv.Conns()) == 1 })
+}
+
+func slowerThanTheCommand(t *testing.T, p pair) {
+	const limit = 300 * time.Millisecond
+	s, _ := startWith(t, p.backend, func(c *doveadmtest.Conn, cmd *doveadm.Command) {
+		if cmd.Name == "search" {
+			answer(c, cmd)
+			return
+		}
+		for c.Context().Err() == nil { // goes on and on
+			c.Fields("1")
+			time.Sleep(limit / 10)
+		}
+	}, both(neverOpens, func(c *config.Config) { first(c).Timeouts.Quick.Command = limit }))
+	c := s.login(t, p.client)
+	r := c.run(t, "\talice\tmailbox list\n")
+	c.failed(t, r, "-TEMPFAIL", "backend b1 did not end its answer within 300ms (timeouts.quick.command)")
+	if !strings.HasPrefix(r.output, "1\t1\t") {
+		t.Errorf("output %q", r.output)
+	}
+	s.log.wait(t, "[ERROR]", "outcome=timeout", "status=-TEMPFAIL")
+	if r := c.run(t, "\talice\tsearch\tall\n"); r.status != "+" {
+		t.Errorf("a command of another class: %q", r)
+	}
+}
+
+// retryBudget: a backend that loses every second command does not get each of
+// them twice.
+func retryBudget(t *testing.T, p pair) {
+	var used sync.Map // connections
+	s, srv := startWith(t, p.backend, func(c *doveadmtest.Conn, cmd *doveadm.Command) {
+		if _, again := used.LoadOrStore(c.Number(), true); again {
+			c.Close()
+			return
+		}
+		answer(c, cmd)
+	}, neverOpens)
+	c := s.login(t, p.client)
+	const commands = 40
+	failed := 0
+	for range commands {
+		r := c.run(t, "\talice\tquota get\n")
+		if r.status != "+" {
+			c.failed(t, r, "-TEMPFAIL", "backend b1 closed the connection without a reply")
+			failed++
+		}
+	}
+	if again := len(srv.Commands()) - commands; again != 10 || failed == 0 {
+		t.Errorf("%d commands were sent again, %d failed, want 10 and more than none", again, failed)
+	}
+	s.log.wait(t, "[WARN]", "too many commands lost their connection", "backend=b1")
 }
 
 func referral(t *testing.T, p pair) {

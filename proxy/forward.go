@@ -33,6 +33,13 @@ type result struct {
 // run runs the command to its end and reports whether the session goes on.
 func (t *task) run() (keep bool) {
 	start := time.Now()
+	s := t.session
+	s.commands.Add(1)
+	s.proxy.commands.Add(1)
+	defer func() {
+		s.commands.Add(-1)
+		s.proxy.commands.Add(-1)
+	}()
 	keep = t.execute()
 	t.input.close()
 	t.log(time.Since(start))
@@ -94,8 +101,7 @@ func (t *task) forward(snap *snapshot) (keep bool, err error) {
 	err = t.client.place(t.session.ctx, shard.members[0].limits.AcquireTimeout)
 	t.res.wait += time.Since(start)
 	if err != nil {
-		t.res.outcome, t.res.reason = unavailable, err.Error()
-		return t.answer(doveadm.CodeTempFail), nil
+		return t.noConnection(err), nil
 	}
 	defer t.client.release()
 	backends := shard.inOrder(t.cmd.User)
@@ -103,11 +109,11 @@ func (t *task) forward(snap *snapshot) (keep bool, err error) {
 	for {
 		release, conn, from, err := t.acquire(backends, use)
 		if err != nil {
-			t.res.outcome, t.res.reason = unavailable, err.Error()
 			if errors.Is(err, pool.ErrClosed) {
+				t.res.outcome, t.res.reason = unavailable, err.Error()
 				return true, err
 			}
-			return t.answer(doveadm.CodeTempFail), nil
+			return t.noConnection(err), nil
 		}
 		t.res.backend = from.Name()
 		rl := &relay{task: t, conn: conn, from: from}
@@ -141,6 +147,16 @@ func (t *task) forward(snap *snapshot) (keep bool, err error) {
 		}
 		return v == finished, nil
 	}
+}
+
+// noConnection ends a command of which nothing was sent to a backend.
+func (t *task) noConnection(err error) (keep bool) {
+	if why := t.session.wasCut(); why != nil {
+		t.res.outcome, t.res.reason = clientGone, why.Error()
+		return false
+	}
+	t.res.outcome, t.res.reason = unavailable, err.Error()
+	return t.answer(doveadm.CodeTempFail)
 }
 
 // route finds the shard of the command.
@@ -205,7 +221,7 @@ func (t *task) exchange(rl *relay) verdict {
 	if !s.hold(t, rl.conn) {
 		s.drop(t)
 		rl.release(pool.Abandoned)
-		t.res.outcome, t.res.reason = clientGone, "shutting down"
+		t.res.outcome, t.res.reason = clientGone, s.wasCut().Error()
 		return over
 	}
 	defer func() {
@@ -215,6 +231,7 @@ func (t *task) exchange(rl *relay) verdict {
 			panic(v)
 		}
 	}()
+	rl.from.retries.command(time.Now())
 	rl.mayRepeat = !t.res.retried && t.input == nil && rl.conn.Reused() && t.request.repeatable()
 	err := rl.send()
 	if err == nil {
@@ -282,10 +299,10 @@ func (t *task) interrupted(rl *relay, err error) verdict {
 		t.res.outcome, t.res.reason = clientGone, t.out.err.Error()
 		return over
 	}
-	if t.session.wasCut() {
+	if why := t.session.wasCut(); why != nil {
 		rl.release(pool.Abandoned)
 		t.out.abandon()
-		t.res.outcome, t.res.reason = clientGone, "shutting down"
+		t.res.outcome, t.res.reason = clientGone, why.Error()
 		return over
 	}
 	before := !rl.replied
@@ -305,8 +322,8 @@ func (t *task) interrupted(rl *relay, err error) verdict {
 	case errors.Is(err, os.ErrDeadlineExceeded):
 		rl.release(pool.Failed)
 		t.res.outcome = timedOut
-		t.res.reason = fmt.Sprintf("backend %s did not answer within %s (timeouts.reply)", t.res.backend, rl.from.timeouts.Reply)
-	case before && rl.mayRepeat && !t.out.started:
+		t.res.reason = rl.deadlines.reason(t.res.backend)
+	case before && rl.mayRepeat && !t.out.started && t.mayRetry(rl.from):
 		rl.release(pool.Abandoned)
 		t.out.forget()
 		return repeat

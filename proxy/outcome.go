@@ -13,7 +13,7 @@ const (
 	unavailable     outcome = "unavailable" // no connection to a backend: nothing was sent
 	unanswered      outcome = "unanswered"  // closed by the backend before the first byte of a reply
 	lost            outcome = "lost"        // lost in the middle of a reply
-	timedOut        outcome = "timeout"     // the backend did not answer within timeouts.reply
+	timedOut        outcome = "timeout"     // the backend did not answer within the timeouts of its class
 	referralRefused outcome = "referral"    // the backend sends the user elsewhere, where the proxy does not go
 	clientGone      outcome = "client-gone" // the client went away, or reads too slowly for the limits
 )

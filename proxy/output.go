@@ -131,7 +131,11 @@ func (o *output) flush() error {
 			o.err = errSessionOver
 			return o.err
 		}
-		rest, o.err = trySend(o.task.session.nc, rest)
+		s := o.task.session
+		s.writing.Lock()
+		rest, o.err = trySend(s.nc, rest)
+		s.partial = len(rest) > 0
+		s.writing.Unlock()
 	}
 	if len(rest) > 0 && o.err == nil {
 		if o.spool == nil {
@@ -165,6 +169,9 @@ func (o *output) finish() error {
 		if err := o.spool.finish(); o.err == nil {
 			o.err = err
 		}
+		s.writing.Lock()
+		s.partial = o.err != nil
+		s.writing.Unlock()
 	}
 	o.buf = o.buf[:0]
 	return o.err

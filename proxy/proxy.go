@@ -53,6 +53,7 @@ type Proxy struct {
 
 	snapshot atomic.Pointer[snapshot]
 	nextID   atomic.Uint64 // of sessions
+	commands atomic.Int64  // that run
 
 	// reloading is held while the snapshot is replaced; it comes before mu.
 	reloading sync.Mutex
@@ -68,6 +69,7 @@ type Proxy struct {
 
 	accepting sync.WaitGroup // accept loops
 	serving   sync.WaitGroup // sessions
+	watching  sync.WaitGroup // watch
 	retiring  sync.WaitGroup // pools that a reload left behind
 	cut       context.Context
 	cutNow    context.CancelCauseFunc
@@ -119,6 +121,7 @@ func (p *Proxy) Serve() {
 	for _, l := range p.listeners {
 		p.accept(l)
 	}
+	p.watching.Go(p.watch)
 }
 
 // Addr returns the address of a listener by its name, nil if there is none.

@@ -39,6 +39,8 @@ type relay struct {
 	stopped   atomic.Bool    // it shall write no more
 	inputDone bool           // all of it has been written, or there is none
 	stuck     atomic.Bool    // the backend took nothing for timeouts.write
+
+	deadlines deadlines // of the reply
 }
 
 func (r *relay) client() *doveadm.ClientConn { return r.conn.Client() }
@@ -69,6 +71,7 @@ func (r *relay) send() error {
 			return err
 		}
 	}
+	r.deadlines.begin(r.client().NetConn(), t.request.info.Class(), r.from.timeouts, t.input == nil || t.input.inMemory())
 	r.deadline()
 	if err := r.client().Send(&cmd); err != nil {
 		if errors.Is(err, doveadm.ErrLineTooLong) {
@@ -126,9 +129,12 @@ func (r *relay) sendInput() {
 		return err
 	})
 	r.inputDone = err == nil
+	if r.inputDone && !r.stopped.Load() {
+		r.deadlines.inputSent()
+	}
 	if !r.stopped.Load() && r.noteStuck(err) {
 		// Who takes nothing will not answer either: run waits no longer.
-		r.client().NetConn().SetReadDeadline(time.Unix(1, 0))
+		r.deadlines.stop()
 	}
 }
 
@@ -172,19 +178,19 @@ func (r *relay) prepareInput(cmd *doveadm.Command) error {
 // input. A backend that has not loaded the plugin does not know it either.
 func (r *relay) probePlugin(cmd *doveadm.Command) error {
 	probe := &doveadm.Command{User: cmd.User, Name: "sieve list", Extra: slices.Clone(cmd.Extra)}
+	r.deadlines.begin(r.client().NetConn(), doveadm.ClassQuick, r.from.timeouts, true)
 	r.deadline()
 	if err := r.client().Send(probe); err != nil {
 		return err
 	}
 	var scan doveadm.ReplyScanner
 	for !scan.Done() {
-		if t := r.from.timeouts.Reply; t > 0 {
-			r.client().NetConn().SetReadDeadline(time.Now().Add(t))
-		}
+		r.deadlines.wait()
 		chunk, err := r.client().ReadChunk()
 		if err != nil {
 			return err
 		}
+		r.deadlines.hear()
 		if chunk.Channel == doveadm.ChannelReply {
 			if _, _, err := scan.Scan(chunk.Data); err != nil {
 				return err
@@ -201,10 +207,6 @@ func (r *relay) probePlugin(cmd *doveadm.Command) error {
 // task's output then. An error of the client's side is also in its err.
 func (r *relay) run() error {
 	client, out := r.client(), &r.task.out
-	timeout := r.from.timeouts.Reply
-	if timeout > 0 {
-		defer client.NetConn().SetReadDeadline(time.Time{})
-	}
 	for !r.scan.Done() {
 		if !client.ChunkReady() {
 			if r.replied || !r.mayRepeat {
@@ -212,14 +214,13 @@ func (r *relay) run() error {
 					return err
 				}
 			}
-			if timeout > 0 {
-				client.NetConn().SetReadDeadline(time.Now().Add(timeout))
-			}
+			r.deadlines.wait()
 		}
 		chunk, err := client.ReadChunk()
 		if err != nil {
 			return err
 		}
+		r.deadlines.hear()
 		switch chunk.Channel {
 		case doveadm.ChannelReply:
 			if !r.replied {

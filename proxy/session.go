@@ -45,6 +45,13 @@ type session struct {
 	tasks    sync.WaitGroup // those that run beside each other
 	running  atomic.Int64   // how many of them there are
 	broken   atomic.Bool    // no further reply is to be written
+	commands atomic.Int64   // that run, also alone
+	tunnels  atomic.Bool    // one of them is a tunnel, which reads what the client says
+	knockAt  time.Time      // when to knock next; zero: the client may say more. Only watch uses it
+
+	// writing is held while nc is written to. It guards partial.
+	writing sync.Mutex
+	partial bool // what is written next goes on with a packet
 
 	// nc is what the session speaks on: the socket, or TLS on it. It changes in
 	// the handshake only, where mu guards it against endWhenIdle.
@@ -56,7 +63,8 @@ type session struct {
 	waiting  time.Time     // since when
 	quiet    time.Duration // unless 0: ends when its client is silent for so long
 	ending   bool          // no further command is read
-	gone     bool          // cut
+	gone     error         // why it was cut; nil: it was not
+	bounded  bool          // nc has a read deadline from readUntil
 	backends map[*task]*pool.Conn
 }
 
@@ -201,6 +209,9 @@ func (s *session) handshakeFailed(err error, deadline time.Time) {
 	case errors.Is(err, os.ErrDeadlineExceeded), errors.Is(err, context.DeadlineExceeded):
 		s.log.Warn("handshake failed", "reason", "not logged in within handshake_timeout")
 		return
+	case s.goneAfterTLS(err):
+		s.log.Info("handshake failed", "reason", "the client went away after the TLS handshake, as a doveadm does that refuses our certificate: "+certificateHint)
+		return
 	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
 		s.log.Debug("handshake failed", "reason", err)
 		return
@@ -290,31 +301,38 @@ func (s *session) mayRead() bool {
 	idle := s.proxy.snapshot.Load().config.Limits.IdleTimeout
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.ending || s.gone {
+	if s.ending || s.gone != nil {
 		return false
 	}
 	s.reading, s.waiting = true, time.Now()
 	switch {
 	case s.quiet > 0 && (idle == 0 || idle > s.quiet):
-		s.nc.SetReadDeadline(s.waiting.Add(s.quiet))
+		s.readUntil(s.waiting.Add(s.quiet))
 	case idle > 0:
-		s.nc.SetReadDeadline(s.waiting.Add(idle))
+		s.readUntil(s.waiting.Add(idle))
 	}
 	return true
+}
+
+// readUntil bounds the wait for a command. The caller holds mu.
+func (s *session) readUntil(deadline time.Time) {
+	s.bounded = true
+	s.nc.SetReadDeadline(deadline)
 }
 
 // begin takes a command that was read and reports whether it is to be run.
 func (s *session) begin(err error) bool {
 	s.mu.Lock()
 	s.reading = false
-	if err == nil {
-		// idle_timeout is over commands, not over input and tunnels.
+	if err == nil && s.bounded {
+		// That is over commands, not over input and tunnels.
+		s.bounded = false
 		s.nc.SetReadDeadline(time.Time{})
 	}
-	gone, ending := s.gone, s.ending || s.gone || s.quiet > 0
+	gone, ending := s.gone, s.ending || s.quiet > 0
 	s.mu.Unlock()
 	if err == nil {
-		return !gone
+		return gone == nil
 	}
 
 	s.waitForTasks()
@@ -323,8 +341,10 @@ func (s *session) begin(err error) bool {
 	case s.broken.Load():
 		s.log.Debug("session closed after a command")
 		s.linger()
+	case gone != nil:
+		s.log.Debug("session closed", "reason", gone)
 	case ending:
-		s.log.Debug("session closed", "reason", "shutting down")
+		s.log.Debug("session closed", "reason", errShutdown)
 		s.linger()
 	case errors.Is(err, io.EOF):
 		s.log.Debug("session closed by client")
@@ -360,6 +380,9 @@ const writePiece = 16 << 10
 // write sends p, each piece of it within write_timeout.
 func (s *session) write(p []byte) error {
 	timeout := s.proxy.snapshot.Load().config.Limits.WriteTimeout
+	s.writing.Lock()
+	defer s.writing.Unlock()
+	s.partial = true
 	for len(p) > 0 {
 		n := min(len(p), writePiece)
 		s.nc.SetWriteDeadline(time.Now().Add(timeout))
@@ -368,6 +391,7 @@ func (s *session) write(p []byte) error {
 		}
 		p = p[n:]
 	}
+	s.partial = false
 	return nil
 }
 
@@ -398,23 +422,26 @@ func (s *session) endWhenIdle() {
 	defer s.mu.Unlock()
 	s.ending = true
 	if s.reading {
-		s.nc.SetReadDeadline(time.Unix(1, 0))
+		s.readUntil(time.Unix(1, 0))
 	}
 }
 
 // cut ends the session in the middle of what it does, without waiting.
-func (s *session) cut() {
+func (s *session) cut(why error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.gone = true
+	if s.gone == nil {
+		s.gone = why
+	}
+	s.end(why)
 	s.socket.Close()
 	for _, c := range s.backends {
 		c.Cut()
 	}
 }
 
-// wasCut reports whether the session has been cut.
-func (s *session) wasCut() bool {
+// wasCut returns why the session has been cut, nil if it has not.
+func (s *session) wasCut() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.gone
@@ -429,7 +456,7 @@ func (s *session) hold(t *task, c *pool.Conn) bool {
 		s.backends = make(map[*task]*pool.Conn)
 	}
 	s.backends[t] = c
-	return !s.gone
+	return s.gone == nil
 }
 
 // drop forgets the connection that hold remembered.

@@ -93,10 +93,11 @@ type backend struct {
 	limits   config.Pool
 	tunnels  *semaphore.Weighted
 	bulk     *semaphore.Weighted // of tunnels: for bulk clients
+	retries  *retryBudget
 }
 
 func newBackend(p *pool.Pool, c config.Backend) *backend {
-	return &backend{p, c, c.Address, c.Timeouts, c.Pool, semaphore.NewWeighted(int64(c.Pool.MaxTunnels)), semaphore.NewWeighted(int64(max(1, c.Pool.MaxTunnels/2)))}
+	return &backend{p, c, c.Address, c.Timeouts, c.Pool, semaphore.NewWeighted(int64(c.Pool.MaxTunnels)), semaphore.NewWeighted(int64(max(1, c.Pool.MaxTunnels/2))), new(retryBudget)}
 }
 
 // build makes the snapshot of cfg with the pools of old where the backend is

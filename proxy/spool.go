@@ -246,7 +246,10 @@ func (s *spool) send(p []byte) error {
 		if err != nil {
 			return err
 		}
+		s.session.writing.Lock()
+		s.session.partial = true
 		_, err = nc.Write(p[:n])
+		s.session.writing.Unlock()
 		s.mu.Lock()
 		s.writing = false
 		s.mu.Unlock()

@@ -80,6 +80,17 @@ func isHere(nc net.Conn) bool {
 	return false
 }
 
+const certificateHint = "does it know the authority (ssl_client_ca_file), and is the host that it connects to in the certificate?"
+
+// goneAfterTLS reports whether a handshake failed with err because the client
+// went away between the end of that of TLS and its login. So does every doveadm
+// that refuses our certificate: it looks at it behind the handshake, and sends
+// no alert.
+func (s *session) goneAfterTLS(err error) bool {
+	_, encrypted := s.nc.(*tls.Conn)
+	return encrypted && errors.Is(err, io.EOF)
+}
+
 // explain says what a failed TLS handshake means to an operator.
 func (f *tlsFailure) explain() string {
 	var record tls.RecordHeaderError
@@ -94,7 +105,7 @@ func (f *tlsFailure) explain() string {
 	case errors.As(f.err, &record):
 		hint = "what the client says is not TLS"
 	case errors.As(f.err, &op) && op.Op == "remote error" && strings.Contains(text, "certificate"):
-		hint = "the client refuses our certificate: does it know the authority (ssl_client_ca_file), and is the host that it connects to in the certificate?"
+		hint = "the client refuses our certificate: " + certificateHint
 	case strings.Contains(text, "didn't provide a certificate"):
 		hint = "client_ca_file of the listener asks for one"
 	case errors.As(f.err, &invalid) && invalid.Reason == x509.Expired:

@@ -36,6 +36,8 @@ func (t *task) tunnel(rl *relay) verdict {
 		writeTimeout: s.proxy.snapshot.Load().config.Limits.WriteTimeout,
 		idle:         rl.from.timeouts.Tunnel,
 	}
+	s.tunnels.Store(true) // until its end, which is that of the session
+	rl.client().NetConn().SetReadDeadline(time.Time{})
 	tn.touch()
 	watch := tn.watch()
 	var up sync.WaitGroup

@@ -85,9 +85,10 @@ func serverEnded(err error) error {
 	switch {
 	case err == nil:
 		return nil
-	case errors.As(err, &exit) && exit.Exited():
+	case errors.As(err, &exit) && exit.Exited() && exit.ExitCode() != exitUsage:
 		return &exitError{code: exit.ExitCode()} // it has said why
 	}
+	// Go ends with 2 after a panic or SIGABRT. The command line was good.
 	return &exitError{exitTempFail, fmt.Errorf("the server ended: %w", err)}
 }
 

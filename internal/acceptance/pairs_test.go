@@ -34,6 +34,24 @@ func startMixed(t *testing.T, config func(version dovecot.Version) string) *clus
 	return c
 }
 
+// seedMixed gives each user of a mixed cluster mailsOf mails in INBOX and one
+// in Sent.
+func (c *cluster) seedMixed() {
+	c.t.Helper()
+	for i, s := range c.servers {
+		for _, user := range s.Users[2*i : 2*i+2] {
+			for n := range mailsOf(user) {
+				if err := s.SaveMail(user, "INBOX", dovecot.Message(user, fmt.Sprintf("mail %d of %s", n+1, user))); err != nil {
+					c.t.Fatal(err)
+				}
+			}
+			if err := s.SaveMail(user, "Sent", dovecot.Message(user, "sent")); err != nil {
+				c.t.Fatal(err)
+			}
+		}
+	}
+}
+
 // client is the real command of a version with the users of its server.
 func (c *cluster) client(version dovecot.Version, addr, password string, options ...string) dovecot.Client {
 	s := c.servers[slices.Index(dovecot.Versions(), version)]
@@ -101,17 +119,8 @@ var pairCases = []pairCase{
 func TestPairs(t *testing.T) {
 	t.Parallel()
 	c := startMixed(t, func(dovecot.Version) string { return "" })
-	for i, s := range c.servers {
-		for _, user := range s.Users[2*i : 2*i+2] {
-			for n := range mailsOf(user) {
-				if err := s.SaveMail(user, "INBOX", dovecot.Message(user, fmt.Sprintf("mail %d of %s", n+1, user))); err != nil {
-					t.Fatal(err)
-				}
-			}
-			if err := s.SaveMail(user, "Sent", dovecot.Message(user, "sent")); err != nil {
-				t.Fatal(err)
-			}
-		}
+	c.seedMixed()
+	for _, s := range c.servers {
 		if err := os.WriteFile(filepath.Join(s.Dir, "some-users"), []byte("u1-2\nu2-1\nu1-nobody\n"), 0o644); err != nil {
 			t.Fatal(err)
 		}

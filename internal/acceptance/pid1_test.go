@@ -169,3 +169,13 @@ func (p *pid1) waitLog(text string, times int) {
 		}
 	}
 }
+
+// child returns the only child of a process that p knows by this id.
+func (p *pid1) child(pid int) string {
+	p.t.Helper()
+	out, err := p.run("/bin/sh", "-c", fmt.Sprintf("cat /proc/%d/task/*/children", pid))
+	if err != nil {
+		p.t.Fatalf("children of %d: %v: %s", pid, err, out)
+	}
+	return strings.TrimSpace(out)
+}

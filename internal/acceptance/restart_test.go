@@ -4,11 +4,15 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -150,14 +154,25 @@ func TestRestartAndUpgradeFailNoCommand(t *testing.T) {
 	p := startPID1(t)
 	// The daemon's own directory, seen from here.
 	socket := fmt.Sprintf("/proc/%d/root/run/doveadm-proxy/local.sock", p.pid)
-	p.write("proxy.hcl", c.config(port.Addr, "", `listener "local" {
+	config := c.config(port.Addr, "", `listener "local" {
   address = "unix:/run/doveadm-proxy/local.sock"
   client  = "doveadm"
   mode    = "0600"
-}`))
+}`)
+	second, err := dovecot.ReservePort()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer second.Close()
+	p.write("proxy.hcl", config)
 	p.install(binaries[0])
 	p.must("start", "doveadm-proxy")
 	p.waitLog("ready: version=v1", 1)
+	// One more listener, by a reload (systemd before 253 does not know
+	// notify-reload).
+	p.write("proxy.hcl", config+fmt.Sprintf("listener \"second\" {\n address = %q\n}\n", second.Addr))
+	p.must("kill", "--kill-whom=main", "--signal=HUP", "doveadm-proxy")
+	p.waitLog(" reloaded:", 1)
 
 	// Both of these began before the restart and end after it.
 	save, err := dial(t.Context(), port.Addr, doveadm.MaxMinor)
@@ -185,7 +200,7 @@ func TestRestartAndUpgradeFailNoCommand(t *testing.T) {
 	}
 	next()
 
-	load := startRestartLoad(t, port.Addr, port.Addr, socket)
+	load := startRestartLoad(t, port.Addr, second.Addr, socket)
 	load.more(500)
 	p.must("restart", "doveadm-proxy")
 	p.waitLog("ready: version=v1", 2)
@@ -201,7 +216,8 @@ func TestRestartAndUpgradeFailNoCommand(t *testing.T) {
 	t.Logf("%d commands in %.1f s (%.0f a second), %d failed; %d kept connections were ended between two commands",
 		load.answered.Load(), took.Seconds(), float64(load.answered.Load())/took.Seconds(), load.failed.Load(), load.closed.Load())
 
-	if _, err := save.NetConn().Write([]byte("second half\r\n.\r\n")); err != nil {
+	// More than is held in memory: its server still has a place for files.
+	if _, err := io.WriteString(save.NetConn(), strings.Repeat("second half\r\n", 100_000)+".\r\n"); err != nil {
 		t.Fatal(err)
 	}
 	if err := finish(save); err != nil {
@@ -215,6 +231,30 @@ func TestRestartAndUpgradeFailNoCommand(t *testing.T) {
 	if log := p.log(); strings.Contains(log, "cut off") || strings.Contains(log, "[ERROR]") || strings.Contains(log, "panic") {
 		t.Error("the log has an error")
 	}
+
+	// A listener that the next process does not want is not kept.
+	p.write("proxy.hcl", config)
+	p.must("restart", "doveadm-proxy")
+	p.waitLog("ready: version=v2", 2)
+	if _, err := dial(t.Context(), second.Addr, doveadm.MaxMinor); !errors.Is(err, syscall.ECONNREFUSED) {
+		t.Errorf("a listener that is gone: %v", err)
+	}
+	// Connections outlive even a crash, if nobody had accepted them.
+	main, err := strconv.Atoi(p.must("show", "--property=MainPID", "--value", "doveadm-proxy"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if out, err := p.run("kill", "-KILL", p.child(main)); err != nil {
+		t.Fatalf("kill: %v: %s", err, out)
+	}
+	if _, err := loginOnce(t.Context(), port.Addr, "u1-1", "mailbox list"); err != nil {
+		t.Logf("at the crash: %v", err) // accepted before it
+	}
+	p.waitLog("ready: version=v2", 3)
+	if _, err := loginOnce(t.Context(), socket, "u1-1", "mailbox list"); err != nil {
+		t.Errorf("after a crash: %v", err)
+	}
+
 	p.must("stop", "doveadm-proxy")
 	if state, _ := p.systemctl("is-active", "doveadm-proxy"); strings.TrimSpace(state) != "inactive" {
 		t.Errorf("after the stop: %s", state)
@@ -243,4 +283,98 @@ func finish(c *doveadm.ClientConn) error {
 		return fmt.Errorf("status %s", scan.Status())
 	}
 	return nil
+}
+
+// TestOverlapWithoutSystemd: the two processes of serve --overlap end together,
+// whichever of them is the first.
+func TestOverlapWithoutSystemd(t *testing.T) {
+	t.Parallel()
+	c := startCluster(t, 1, 1, dovecot.Options{})
+	binary, err := racy()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, tt := range []struct {
+		name string
+		end  func(parent, server int)
+		code int
+		says string
+	}{
+		{"told to stop", func(parent, _ int) { syscall.Kill(parent, syscall.SIGTERM) }, 0, " stopped: took="},
+		{"the parent is killed", func(parent, _ int) { syscall.Kill(parent, syscall.SIGKILL) }, -1, "the parent process has ended"},
+		{"the server is killed", func(_, server int) { syscall.Kill(server, syscall.SIGKILL) }, 75, "the server ended: signal: killed"},
+		{"the watchdog is not content", func(parent, _ int) { syscall.Kill(parent, syscall.SIGABRT) }, 75, "the server ended: "},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			port, err := dovecot.ReservePort()
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer port.Close()
+			p := &proxyProcess{t: t, Addr: port.Addr, Config: filepath.Join(t.TempDir(), "proxy.hcl")}
+			p.writeConfig(c.config(port.Addr, "", ""))
+			// A file and not a pipe: the server may outlive its parent.
+			log, err := os.Create(filepath.Join(t.TempDir(), "log"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer log.Close()
+			cmd := exec.Command(binary, "serve", "--overlap", "--config", p.Config)
+			cmd.Stderr = log
+			if err := cmd.Start(); err != nil {
+				t.Fatal(err)
+			}
+			server := 0
+			t.Cleanup(func() {
+				cmd.Process.Kill()
+				if server != 0 {
+					syscall.Kill(server, syscall.SIGKILL)
+				}
+			})
+			wait := func(what string, done func(log string) bool) {
+				t.Helper()
+				for deadline := time.Now().Add(60 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+					b, _ := os.ReadFile(log.Name())
+					if done(string(b)) {
+						return
+					}
+					if time.Now().After(deadline) {
+						t.Fatalf("%s; the log: %s", what, b)
+					}
+				}
+			}
+			wait("not ready", func(log string) bool { return strings.Contains(log, "ready:") })
+			if server, err = strconv.Atoi(childOf(cmd.Process.Pid)); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := loginOnce(t.Context(), port.Addr, "u1-1", "mailbox list"); err != nil {
+				t.Fatal(err)
+			}
+			tt.end(cmd.Process.Pid, server)
+			cmd.Wait()
+			if code := cmd.ProcessState.ExitCode(); code != tt.code {
+				t.Errorf("exit code %d, want %d", code, tt.code)
+			}
+			wait("the log does not say "+tt.says, func(log string) bool { return strings.Contains(log, tt.says) })
+			wait("the server is still there", func(string) bool { return syscall.Kill(server, 0) == syscall.ESRCH || zombie(server) })
+		})
+	}
+}
+
+// zombie reports whether a process has ended and nobody has asked how: in a
+// container that may stay so.
+func zombie(pid int) bool {
+	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	return err != nil || strings.Contains(string(stat), ") Z ")
+}
+
+// childOf returns the only child of a process.
+func childOf(pid int) string {
+	var all []string
+	tasks, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", pid))
+	for _, path := range tasks {
+		b, _ := os.ReadFile(path)
+		all = append(all, strings.Fields(string(b))...)
+	}
+	return strings.Join(all, " ")
 }

@@ -175,6 +175,30 @@ func TestServerFilesChange(t *testing.T) {
 	})
 }
 
+// A certificate that has expired is named once, and is served all the same.
+func TestExpiredCertificate(t *testing.T) {
+	ca := certtest.NewCA(t, "ca")
+	dir := t.TempDir()
+	certFile, keyFile := ca.IssueExpired(t, "localhost").Write(t, dir, "server")
+	log := &logLines{}
+	synctest.Test(t, func(t *testing.T) {
+		files := tlsfiles.NewServer(tlsfiles.Server{CertFile: certFile, KeyFile: keyFile}, log.logger())
+		for i, want := range []int{1, 0, 0} {
+			time.Sleep(time.Second)
+			must[*tls.Config](t)(files.Config())
+			if got := log.take(); strings.Count(got, "\n") != want || want > 0 && (!strings.Contains(got, "[WARN]") || !strings.Contains(got, "has expired") || !strings.Contains(got, "certificate=localhost")) {
+				t.Errorf("look %d: logged %q", i+1, got)
+			}
+		}
+		ca.Issue(t, "localhost").Write(t, dir, "server")
+		time.Sleep(time.Second)
+		must[*tls.Config](t)(files.Config())
+		if got := log.take(); strings.Contains(got, "expired") {
+			t.Errorf("after its renewal: logged %q", got)
+		}
+	})
+}
+
 // Without any that could be used, the error is that of the files, and it ends.
 func TestFilesThatComeLater(t *testing.T) {
 	pair := certtest.NewCA(t, "ca").Issue(t, "localhost")
