@@ -74,7 +74,8 @@ func TestLoadDefaults(t *testing.T) {
 				MaxCommands: 1000, AcquireTimeout: 10 * time.Second, MaxWaiting: 1000, MaxBulk: 4, MaxTunnels: 4,
 			},
 			Breaker: Breaker{Failures: 5, Open: 10 * time.Second, Probes: 1},
-			Timeouts: Timeouts{Connect: 5 * time.Second, Handshake: 5 * time.Second, Reply: 0, Write: time.Minute, Tunnel: 11 * time.Minute,
+			Timeouts: Timeouts{
+				Connect: 5 * time.Second, Handshake: 5 * time.Second, Reply: 0, Write: time.Minute, Tunnel: 11 * time.Minute,
 				Quick:  CommandTimeouts{5 * time.Minute, 5 * time.Minute, 30 * time.Minute},
 				Normal: CommandTimeouts{30 * time.Minute, 30 * time.Minute, 0},
 			},
