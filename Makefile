@@ -5,6 +5,7 @@ VERSION  ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unk
 FUZZTIME ?= 1m
 KEEP     ?=
 BENCH    ?=
+COMPAT   ?=
 CHAOS    ?=
 PREFIX   ?= /usr/local
 DESTDIR  ?=
@@ -19,7 +20,7 @@ BINARY = bin/doveadm-proxy
 TOOL = go tool -modfile=tools/go.mod
 
 .NOTPARALLEL:
-.PHONY: help demo test deps deps-2.3 lint format fuzz bench chaos build install clean
+.PHONY: help demo test deps deps-2.3 lint format fuzz bench chaos compat build install clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -53,6 +54,9 @@ fuzz: ## each fuzz target for FUZZTIME (1m)
 
 bench: deps-2.3 build ## commands a second, direct and through the proxy, on real Dovecot; BENCH are its options
 	go run ./internal/bench -proxy $(BINARY) $(BENCH)
+
+compat: deps build ## every command directly and through the proxy, compared; fills the tables of the documents; COMPAT are its options
+	go run ./internal/compat -proxy $(BINARY) $(COMPAT)
 
 chaos: deps build ## ten minutes of faults of every kind under load, and a ledger of every command; CHAOS are its options
 	go build -buildvcs=false -o bin/chaos ./internal/chaos

@@ -357,7 +357,7 @@ func checkNormalizeArgs(t interface{ Fatalf(string, ...any) }, name string, args
 
 func TestNormalizeArgsForEveryServer(t *testing.T) {
 	names := []string{"no such", "pw"}
-	for _, c := range allCommands() {
+	for _, c := range Commands() {
 		names = append(names, c.Name)
 	}
 	rapid.Check(t, func(t *rapid.T) {

@@ -106,7 +106,11 @@ func (c *Command) Parse(line []byte) error {
 	if bytes.Count(line, []byte{'\t'}) < 2 {
 		return ErrNoCommand
 	}
-	flags, rest, _ := strings.Cut(string(line), "\t")
+	field, rest, _ := strings.Cut(string(line), "\t")
+	flags, ok := unescapeString(field)
+	if !ok {
+		return ErrNUL
+	}
 	extras := 0
 	for i := 0; i < len(flags); i++ {
 		switch flags[i] {
@@ -132,7 +136,7 @@ func (c *Command) Parse(line []byte) error {
 			c.Extra = append(c.Extra, e)
 		}
 	}
-	field, rest, ok := strings.Cut(rest, "\t")
+	field, rest, ok = strings.Cut(rest, "\t")
 	if !ok {
 		return ErrNoCommand
 	}

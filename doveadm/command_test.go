@@ -66,6 +66,8 @@ func TestParseWhatWeDoNotWrite(t *testing.T) {
 	}{
 		"debug and verbose":  {"vDv\ta\twho", Command{Debug: true, Verbose: true, User: "a", Name: "who"}},
 		"a field for each x": {"xvx\ta=1\x01tb=2\tc=3\tu\twho", Command{Verbose: true, User: "u", Name: "who", Extra: []string{"a=1", "b=2", "c=3"}}},
+		"escapes in flags":   {"\x01v\x01D\ta\twho", Command{Debug: true, Verbose: true, User: "a", Name: "who"}},
+		"lone escape flag":   {"\x01\ta\twho", Command{User: "a", Name: "who"}},
 		"broken escapes":     {"\ta\x01\twho\x01x\t\x01", Command{User: "a", Name: "whox", Args: []string{""}}},
 	}
 	for name, tc := range tests {
@@ -95,6 +97,8 @@ func TestParseErrors(t *testing.T) {
 		"unknown flag":      {"vQ\talice\twho", UnknownFlagError('Q'), "Unknown flag: Q"},
 		"flag is a control": {"\x1b\talice\twho", UnknownFlagError(0x1b), `Unknown flag: \x1b`},
 		"flag is not ASCII": {"é\talice\twho", UnknownFlagError(0xc3), `Unknown flag: \xc3`},
+		"flag is escaped":   {"\x01t\talice\twho", UnknownFlagError('\t'), `Unknown flag: \x09`},
+		"NUL in flags":      {"v\x010\talice\twho", ErrNUL, ""},
 		"raw NUL":           {"\talice\x00x\twho", ErrNUL, ""},
 		"NUL in user":       {"\talice\x010\twho", ErrNUL, ""},
 		"NUL in name":       {"\talice\twho\x010", ErrNUL, ""},

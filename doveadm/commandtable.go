@@ -1,6 +1,7 @@
 package doveadm
 
 import (
+	"maps"
 	"math/bits"
 	"slices"
 	"strings"
@@ -144,6 +145,11 @@ func indexCommands(tables ...[]CommandInfo) map[string]*CommandInfo {
 		}
 	}
 	return index
+}
+
+// Commands returns all entries, by name.
+func Commands() []*CommandInfo {
+	return slices.SortedFunc(maps.Values(commandIndex), func(a, b *CommandInfo) int { return strings.Compare(a.Name, b.Name) })
 }
 
 // LookupCommand returns the entry of a command by its exact name. For a name

@@ -91,7 +91,7 @@ no input, must not be repeated, is of class normal, and whose columns and option
 	section := func(title, text string, kind CommandKind) {
 		fmt.Fprintf(&b, "\n## %s\n\n%s\n\n", title, text)
 		b.WriteString("| command | versions | per user | reads input | repeatable | class | columns | remarks |\n|---|---|---|---|---|---|---|---|\n")
-		for _, c := range allCommands() {
+		for _, c := range Commands() {
 			if c.Kind != kind {
 				continue
 			}

@@ -86,7 +86,7 @@ func (d doveadmProgram) compareNames(t *testing.T, series Series) {
 		t.Fatal("doveadm has no sieve commands, run make deps")
 	}
 	var table []string
-	for _, c := range allCommands() {
+	for _, c := range Commands() {
 		if c.Series&series != 0 {
 			table = append(table, c.Name)
 		}

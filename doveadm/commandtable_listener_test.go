@@ -105,7 +105,7 @@ func (l *listener) answer(t *testing.T) {
 // The servers know the commands of the table, and no others.
 func TestCommandTableAsServed(t *testing.T) {
 	eachListener(t, func(t *testing.T, l *listener) {
-		for _, c := range allCommands() {
+		for _, c := range Commands() {
 			if c.Kind == ClientCommand || c.Series&l.series == 0 {
 				l.exchange(t, "\t\t"+c.Name+"\t-:\n", "\n-\n")
 			} else {

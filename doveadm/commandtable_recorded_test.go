@@ -61,7 +61,7 @@ func TestCommandTableAsRecorded(t *testing.T) {
 			}
 			recorded := strings.Split(strings.TrimSuffix(string(data), "\n"), "\n")
 			table := []string{"common\t\t" + describeParams(commonParams, series)}
-			for _, c := range allCommands() {
+			for _, c := range Commands() {
 				if c.Series&series != 0 {
 					table = append(table, describeCommand(c, series))
 				}

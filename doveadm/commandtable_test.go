@@ -7,15 +7,6 @@ import (
 )
 
 // allCommands returns the entries in the order of their names.
-func allCommands() []*CommandInfo {
-	var list []*CommandInfo
-	for _, c := range commandIndex {
-		list = append(list, c)
-	}
-	slices.SortFunc(list, func(a, b *CommandInfo) int { return strings.Compare(a.Name, b.Name) })
-	return list
-}
-
 func TestLookupCommand(t *testing.T) {
 	for name, kind := range map[string]CommandKind{
 		"mailbox list":        MailCommand,
@@ -74,14 +65,14 @@ func TestCommandTable(t *testing.T) {
 		t.Errorf("%d entries with %d names", total, len(commandIndex))
 	}
 	var input, tunnel []string
-	for _, c := range allCommands() {
+	for _, c := range Commands() {
 		if c.Series == 0 || c.Series&^bothSeries != 0 {
 			t.Errorf("%s: series %b", c.Name, c.Series)
 		}
 		if words := strings.Fields(c.Name); strings.Join(words, " ") != c.Name || len(words) > 3 {
 			t.Errorf("%q: more than three words, or odd spaces", c.Name)
 		}
-		for _, other := range allCommands() {
+		for _, other := range Commands() {
 			if strings.HasPrefix(other.Name, c.Name+" ") {
 				t.Errorf("%q is the beginning of %q: LookupWords cannot tell them apart", c.Name, other.Name)
 			}

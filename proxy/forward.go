@@ -254,7 +254,8 @@ func (t *task) exchange(rl *relay) verdict {
 func (t *task) finish(rl *relay) verdict {
 	status := rl.scan.Status()
 	after := pool.Answered
-	if t.request.info.Kind != doveadm.GlobalCommand && !rl.stray && rl.inputDone &&
+	// After -D a server of 2.4 logs more for the next command than it was told to.
+	if t.request.info.Kind != doveadm.GlobalCommand && !rl.stray && rl.inputDone && !t.cmd.Debug &&
 		(status.OK || status.Code == doveadm.CodeNoUser || status.Code == doveadm.CodeNotFound) {
 		after = pool.Reusable
 	}

@@ -110,6 +110,22 @@ func TestReusableStatuses(t *testing.T) {
 	}
 }
 
+// TestDebugIsForOneCommand: the connection of a command with flag D is closed,
+// whose next command would be logged with debug lines, too.
+func TestDebugIsForOneCommand(t *testing.T) {
+	s, srv := startWith(t, 3, answer, nil)
+	c := s.login(t, client13)
+	for _, tc := range []struct {
+		flags    string
+		accepted int64 // connections so far
+	}{{"", 1}, {"v", 1}, {"D", 1}, {"D", 2}, {"vD", 3}, {"", 4}, {"", 4}} {
+		c.run(t, tc.flags+"\talice\tquota get\n")
+		if got := int64(srv.Accepted()); got != tc.accepted {
+			t.Errorf("flags %q: %d connections, want %d", tc.flags, got, tc.accepted)
+		}
+	}
+}
+
 // TestCommandsOfTheServerRunAlone: a command that is not for a mail user gets a
 // connection of its own.
 func TestCommandsOfTheServerRunAlone(t *testing.T) {

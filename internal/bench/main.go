@@ -18,6 +18,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"github.com/doveadm-proxy/doveadm-proxy/internal/markdown"
 )
 
 func init() {
@@ -89,7 +91,7 @@ func parse(args []string) (options, error) {
 func run(ctx context.Context, o options, stdout, progress io.Writer) error {
 	// Not after two minutes of work.
 	for _, path := range o.update {
-		if _, err := updated(path, nil); err != nil {
+		if _, err := markdown.Filled(path, (&report{}).blocks()); err != nil {
 			return err
 		}
 	}
@@ -110,7 +112,7 @@ func run(ctx context.Context, o options, stdout, progress io.Writer) error {
 	}
 	fmt.Fprint(stdout, r.full())
 	for _, path := range o.update {
-		text, err := updated(path, map[string]string{"results": r.full(), "summary": r.summary()})
+		text, err := markdown.Filled(path, r.blocks())
 		if err == nil {
 			err = os.WriteFile(path, []byte(text), 0o644)
 		}

@@ -9,6 +9,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/doveadm-proxy/doveadm-proxy/internal/markdown"
 )
 
 // report is everything that a run found.
@@ -80,20 +82,25 @@ func cpuModel() (string, error) {
 	return runtime.GOARCH + " CPU", nil // not every architecture names it
 }
 
+// blocks are what documents may have a place for.
+func (r *report) blocks() map[string]string {
+	return map[string]string{"benchmark results": r.full(), "benchmark summary": r.summary()}
+}
+
 // full returns the whole report in Markdown.
 func (r *report) full() string {
-	t := newTable("condition", "value")
+	t := markdown.NewTable("condition", "value")
 	for _, c := range r.conditions {
-		t.row(c[0], c[1])
+		t.Row(c[0], c[1])
 	}
 	conditions := t.String()
 
-	t = newTable("what", "clients", "commands/s", "ratio to direct",
+	t = markdown.NewTable("what", "clients", "commands/s", "ratio to direct",
 		"p50 ms", "p99 ms", "processes", "Dovecot µs", "proxy µs")
 	commands := 0
 	for _, p := range r.pairs {
 		for _, w := range []way{direct, proxied} {
-			t.row(p.row(w)...)
+			t.Row(p.row(w)...)
 			for _, s := range p.samples[w] {
 				commands += s.commands
 			}
@@ -105,13 +112,13 @@ func (r *report) full() string {
 
 // summary returns a short report in Markdown.
 func (r *report) summary() string {
-	t := newTable("commands a second", "clients", "directly", "through the proxy", "ratio")
+	t := markdown.NewTable("commands a second", "clients", "directly", "through the proxy", "ratio")
 	for _, p := range r.pairs {
 		what := "connect, log in, `quota get`, close"
 		if p.keep {
 			what = "`quota get` on a connection that is kept"
 		}
-		t.row(what, fmt.Sprint(p.clients), p.rates(direct).format(0), p.rates(proxied).format(0), p.ratios().format(2))
+		t.Row(what, fmt.Sprint(p.clients), p.rates(direct).format(0), p.rates(proxied).format(0), p.ratios().format(2))
 	}
 	var b strings.Builder
 	fmt.Fprintf(&b, "%s\nMedians of all rounds.", t)

@@ -5,6 +5,8 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+
+	"github.com/doveadm-proxy/doveadm-proxy/internal/markdown"
 )
 
 // The median ratio is not the ratio of the medians.
@@ -49,6 +51,15 @@ Medians of all rounds. Machine: a machine.
 `
 	if diff := cmp.Diff(summary, r.summary()); diff != "" {
 		t.Errorf("summary (-want +got):\n%s", diff)
+	}
+}
+
+// The documents that make bench is to update have the place for it.
+func TestDocuments(t *testing.T) {
+	for _, path := range []string{"../../docs/performance.md", "../../README.md"} {
+		if _, err := markdown.Filled(path, (&report{}).blocks()); err != nil {
+			t.Error(err)
+		}
 	}
 }
 

@@ -9,9 +9,8 @@ import (
 	"testing"
 )
 
-// TestShort is a short run with a fixed seed and the race detector in the
-// proxy. "make chaos" is the long one.
-func TestShort(t *testing.T) {
+// TestChaos is this program for a short time. "make chaos" is the long one.
+func TestChaos(t *testing.T) {
 	dir := t.TempDir()
 	build := func(name, pkg string, flags ...string) string {
 		t.Helper()
@@ -23,12 +22,26 @@ func TestShort(t *testing.T) {
 		return path
 	}
 	proxy, chaos := build("proxy", "../../cmd/doveadm-proxy", "-race"), build("chaos", ".")
-	// The race detector takes several times the memory.
-	out, err := exec.CommandContext(t.Context(), chaos, "-proxy", proxy, "-seed", "4", "-time", "15s", "-memory", "1024").CombinedOutput()
-	if err != nil || !strings.Contains(string(out), "the ledger balances: zero violations") {
-		t.Fatalf("%v\n%s", err, out)
+	run := func(t *testing.T, verdict string, args ...string) string {
+		t.Helper()
+		out, err := exec.CommandContext(t.Context(), chaos, append(args, "-proxy", proxy)...).CombinedOutput()
+		if err != nil || !strings.Contains(string(out), verdict) {
+			t.Fatalf("%v\n%s", err, out)
+		}
+		return string(out)
 	}
-	// A run in which nothing happens proves nothing.
+	t.Run("faults", func(t *testing.T) {
+		// The race detector takes several times the memory.
+		notEmpty(t, run(t, "the ledger balances: zero violations", "-seed", "4", "-time", "15s", "-memory", "1024"))
+	})
+	t.Run("isolation", func(t *testing.T) {
+		// Strict figures are for a machine that does nothing else.
+		run(t, "nobody else notices", "-isolate", "-time", "7s", "-ratio", "10", "-fast", "100ms")
+	})
+}
+
+// notEmpty fails the test if a run is so empty that it proves nothing.
+func notEmpty(t *testing.T, report string) {
 	for _, least := range []struct {
 		pattern string
 		number  int
@@ -38,12 +51,12 @@ func TestShort(t *testing.T) {
 		{`answers:.* succeeded (\d+)`, 200},     //
 		{`(?m)^answers:.*client left (\d+)`, 1}, //
 	} {
-		found := regexp.MustCompile(least.pattern).FindSubmatch(out)
+		found := regexp.MustCompile(least.pattern).FindStringSubmatch(report)
 		if found == nil {
-			t.Fatalf("nothing like %s in the report:\n%s", least.pattern, out)
+			t.Fatalf("nothing like %s in the report:\n%s", least.pattern, report)
 		}
-		if n, _ := strconv.Atoi(string(found[1])); n < least.number {
-			t.Errorf("%s: %d is less than %d:\n%s", least.pattern, n, least.number, out)
+		if n, _ := strconv.Atoi(found[1]); n < least.number {
+			t.Errorf("%s: %d is less than %d:\n%s", least.pattern, n, least.number, report)
 		}
 	}
 }

@@ -35,6 +35,10 @@ type options struct {
 	only   string
 	memory int64 // bytes
 	keep   bool
+
+	isolate bool
+	ratio   float64
+	fast    time.Duration
 }
 
 func main() {
@@ -45,7 +49,16 @@ func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
 	// A second Ctrl-C does not wait for the cleaning up.
 	context.AfterFunc(ctx, stop)
-	ok, err := run(ctx, o, os.Stdout)
+	// Process ids are others here.
+	if err := syscall.Mount("proc", "/proc", "proc", 0, ""); err != nil {
+		fmt.Fprintf(os.Stderr, "chaos: mount /proc: %v\n", err)
+		os.Exit(1)
+	}
+	work := run
+	if o.isolate {
+		work = runIsolated
+	}
+	ok, err := work(ctx, o, os.Stdout)
 	if err != nil {
 		fmt.Fprintf(os.Stderr, "chaos: %v\n", err)
 	}
@@ -63,6 +76,9 @@ func parse(args []string) options {
 	flags.StringVar(&o.only, "only", "", "make only faults whose names contain this `text`")
 	mebibytes := flags.Int64("memory", 256, "`MiB` that the proxy may use at most")
 	flags.BoolVar(&o.keep, "keep", false, "keep the directory with the proxy's log also if all was well")
+	flags.BoolVar(&o.isolate, "isolate", false, "instead of all that, stop one of four backends and measure what the others notice")
+	flags.Float64Var(&o.ratio, "ratio", 1.2, "with -isolate: how much `longer` than before the slowest in a hundred commands may take")
+	flags.DurationVar(&o.fast, "fast", 5*time.Millisecond, "with -isolate: how long the proxy may take for a command behind an open breaker, 99 times in a hundred")
 	flags.Parse(args)
 	o.memory = *mebibytes << 20
 	if o.seed == 0 {
@@ -106,10 +122,6 @@ func run(ctx context.Context, o options, out io.Writer) (ok bool, err error) {
 		}
 	}()
 	fmt.Fprintf(out, "seed %d\n", o.seed)
-	// Process ids are others here.
-	if err := syscall.Mount("proc", "/proc", "proc", 0, ""); err != nil {
-		return false, fmt.Errorf("mount /proc: %w", err)
-	}
 	if err := s.start(ctx); err != nil {
 		return false, err
 	}

@@ -68,10 +68,17 @@ func (s *Server) writeFiles(opts Options) error {
 	if err != nil {
 		return err
 	}
-	var text bytes.Buffer
+	own, err := template.New("Options.Config").Parse(opts.Config)
+	if err != nil {
+		return err
+	}
+	var text, lines bytes.Buffer
+	if err := own.Execute(&lines, map[string]any{"Dir": dir}); err != nil {
+		return err
+	}
 	err = config.Execute(&text, map[string]any{
 		"Dir": dir, "Name": s.Name, "Password": quote(s.Version, s.Password), "Host": host, "Port": port,
-		"ProcessLimit": opts.ProcessLimit, "MailID": mailID, "Quota": quota, "Config": opts.Config,
+		"ProcessLimit": opts.ProcessLimit, "MailID": mailID, "Quota": quota, "Config": lines.String(),
 	})
 	if err != nil {
 		return err

@@ -45,7 +45,7 @@ type Options struct {
 	Password     string   // doveadm_password; a random one if empty
 	Quota        string   // storage limit of each user in Dovecot's notation; "1G" if empty
 	ProcessLimit int      // doveadm processes at the same time, each one connection; 0: Dovecot's 100
-	Config       string   // lines at the end of the configuration, where they win; in the version's syntax
+	Config       string   // lines at the end of the configuration, where they win; in the version's syntax, {{.Dir}} being the instance's directory
 }
 
 // Server is one instance of Dovecot. Its methods may be called from several
