@@ -25,6 +25,7 @@ type Config struct {
 	Limits    Limits
 	Referrals Referrals
 	Admin     Admin
+	Audit     Audit
 }
 
 // Load reads a configuration from a file, or from the *.hcl files of a
@@ -79,6 +80,7 @@ type loader struct {
 	limits    Limits
 	referrals Referrals
 	admin     Admin
+	audit     Audit
 	listeners []*placed[Listener]
 	clients   []*placed[Client]
 	defaults  placed[Backend]
@@ -115,9 +117,9 @@ func (l *loader) root() block {
 			l.referrals.block(),
 			l.log.block(),
 			l.admin.block().by(l.adminBlock),
+			new(Audit).block().by(l.auditLog),
 		},
 		later: []later{
-			{"audit", "Remove the block. The log has a line for each command."},
 			{"router", "Remove the block. User names are compared with A to Z as a to z, which is Dovecot's default too (%Lu)."},
 		},
 	}
@@ -145,5 +147,6 @@ func (l *loader) config() *Config {
 		Limits:    l.limits,
 		Referrals: l.referrals,
 		Admin:     l.admin,
+		Audit:     l.audit,
 	}
 }

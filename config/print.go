@@ -44,6 +44,9 @@ func printWith(w io.Writer, c *Config, secret func(cty.Value) cty.Value) error {
 	if c.Admin.Network != "" {
 		p.block(top, c.Admin.block())
 	}
+	if c.Audit.To != "" {
+		p.block(top, c.Audit.block())
+	}
 	_, err := w.Write(hclwrite.Format(file.Bytes()))
 	return err
 }

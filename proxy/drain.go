@@ -103,6 +103,7 @@ func (p *Proxy) Drain(ctx context.Context, o Drain) error {
 	}
 	p.cutNow(nil)
 	p.watching.Wait()
+	p.audit.Close()
 	return errors.Join(errs...)
 }
 

@@ -40,9 +40,14 @@ func (t *task) run() (keep bool) {
 		s.commands.Add(-1)
 		s.proxy.commands.Add(-1)
 	}()
+	if t.input != nil {
+		t.read = t.input.size
+	}
 	keep = t.execute()
 	t.input.close()
-	t.log(time.Since(start))
+	took := time.Since(start)
+	t.log(took)
+	t.record(took)
 	return keep
 }
 
@@ -53,6 +58,10 @@ func (t *task) execute() (keep bool) {
 		t.res = result{outcome: denied, reason: fmt.Sprintf("client %s is no longer in the configuration", s.client)}
 		t.answer(doveadm.CodeNoPerm)
 		return false
+	}
+	if err := s.proxy.audit.Refused(); err != nil {
+		t.res = result{outcome: unaudited, reason: err.Error()}
+		return t.answer(doveadm.CodeTempFail)
 	}
 	if t.refused != nil {
 		t.res = result{outcome: t.refused.outcome, reason: t.refused.reason}

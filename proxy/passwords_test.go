@@ -13,7 +13,7 @@ import (
 )
 
 // loginWith reports whether the proxy takes a password of the client.
-func (s *site) loginWith(t *testing.T, password string) bool {
+func (s *site) loginAs(t *testing.T, password string) bool {
 	t.Helper()
 	c := s.connect(t)
 	must(t, c.send("VERSION\tdoveadm-server\t1\t3\n"+plain(clientName, password)))
@@ -49,12 +49,12 @@ func TestPasswordFiles(t *testing.T) {
 	}, b.Addr())
 	s := start(t, cfg)
 
-	if !s.loginWith(t, "first") || s.loginWith(t, "second") {
+	if !s.loginAs(t, "first") || s.loginAs(t, "second") {
 		t.Error("before: first is right and second is wrong")
 	}
 	put(clientFile, "{PLAIN}second\n{PLAIN}first\n")
-	eventually(t, "the second password is right", func() bool { return s.loginWith(t, "second") })
-	if !s.loginWith(t, "first") {
+	eventually(t, "the second password is right", func() bool { return s.loginAs(t, "second") })
+	if !s.loginAs(t, "first") {
 		t.Error("the old password is not right any more")
 	}
 	s.log.wait(t, "[WARN]", "login with the old password", "client="+clientName, "peer=127.0.0.1:")
@@ -62,10 +62,10 @@ func TestPasswordFiles(t *testing.T) {
 
 	put(clientFile, "{MD5}rubbish\n")
 	eventually(t, "the log complains", func() bool {
-		s.loginWith(t, "second")
+		s.loginAs(t, "second")
 		return len(s.log.lines("[ERROR]", "cannot be used", clientFile)) > 0
 	})
-	if !s.loginWith(t, "second") || !s.loginWith(t, "first") {
+	if !s.loginAs(t, "second") || !s.loginAs(t, "first") {
 		t.Error("after a file that cannot be used")
 	}
 
@@ -84,7 +84,7 @@ func TestPasswordFiles(t *testing.T) {
 	}
 
 	put(clientFile, "{PLAIN}second\n")
-	eventually(t, "the old password is wrong", func() bool { return !s.loginWith(t, "first") })
+	eventually(t, "the old password is wrong", func() bool { return !s.loginAs(t, "first") })
 
 	c := s.connect(t)
 	must(t, c.loginWith(clientName, "second", client13))

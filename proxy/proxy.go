@@ -18,6 +18,7 @@ import (
 	"github.com/hashicorp/go-hclog"
 
 	"github.com/doveadm-proxy/doveadm-proxy/config"
+	"github.com/doveadm-proxy/doveadm-proxy/internal/audit"
 	"github.com/doveadm-proxy/doveadm-proxy/internal/auth"
 )
 
@@ -46,6 +47,7 @@ type Proxy struct {
 	sockets map[string]net.Listener
 	keeping keeping
 	logins  *auth.Cache
+	audit   *audit.Log
 	spool   *spoolBudget
 	wishes  *wishes
 
@@ -96,13 +98,21 @@ func New(cfg *config.Config, o Options) (*Proxy, error) {
 	if err != nil {
 		return nil, err
 	}
+	sink, err := audit.Open(cfg.Audit)
+	if err != nil {
+		snap.discard(nil)
+		return nil, err
+	}
 	settings := p.listenerSettings(cfg)
 	p.keeping.drop(settings, p.log)
 	opened, err := p.openListeners(settings)
 	if err != nil {
 		snap.discard(nil)
+		sink.Close()
 		return nil, err
 	}
+	p.audit = audit.New(p.log)
+	p.audit.Use(sink)
 	p.resources.configure(cfg)
 	p.spool.configure(cfg.Limits.MaxSpool, p.resources.buffers())
 	for _, l := range opened {
@@ -147,10 +157,16 @@ func (p *Proxy) Reload(cfg *config.Config) error {
 	if err != nil {
 		return err
 	}
+	sink, err := audit.Open(cfg.Audit)
+	if err != nil {
+		snap.discard(old)
+		return err
+	}
 	settings := p.listenerSettings(cfg)
 	opened, err := p.openListeners(settings)
 	if err != nil {
 		snap.discard(old)
+		sink.Close()
 		return err
 	}
 
@@ -161,6 +177,7 @@ func (p *Proxy) Reload(cfg *config.Config) error {
 			p.abandon(l)
 		}
 		snap.discard(old)
+		sink.Close()
 		return errShuttingDown
 	}
 	var closing []*listener
@@ -185,6 +202,7 @@ func (p *Proxy) Reload(cfg *config.Config) error {
 	}
 	p.mu.Unlock()
 
+	p.audit.Use(sink)
 	snap.logAges(p.log)
 	for _, l := range closing {
 		p.abandon(l)
@@ -196,6 +214,13 @@ func (p *Proxy) Reload(cfg *config.Config) error {
 }
 
 var errShuttingDown = errors.New("the proxy is shutting down")
+
+// ReopenAudit opens the file of the audit log anew, as after it was renamed. A
+// reload does so, too.
+func (p *Proxy) ReopenAudit() { p.audit.Reopen() }
+
+// AuditStat returns what became of the records of the audit log.
+func (p *Proxy) AuditStat() audit.Stat { return p.audit.Stat() }
 
 // Check proves that the proxy is alive: that a connection to one of its
 // listeners is accepted.

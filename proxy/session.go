@@ -35,6 +35,8 @@ type session struct {
 	records  *tlsconn.Socket   // of TLS; nil without it
 	wire     *doveadm.ServerConn
 	log      hclog.Logger
+	id       uint64
+	subject  string // of the client's certificate
 	address  netip.Addr
 	client   string // who logged in
 	counted  bool   // among the sessions of the client
@@ -80,7 +82,9 @@ const (
 
 func newSession(p *Proxy, l *listener, nc net.Conn) *session {
 	ctx, end := context.WithCancelCause(p.cut)
+	id := p.nextID.Add(1)
 	return &session{
+		id:       id,
 		ctx:      ctx,
 		end:      end,
 		proxy:    p,
@@ -88,7 +92,7 @@ func newSession(p *Proxy, l *listener, nc net.Conn) *session {
 		settings: l.settings.Load(),
 		socket:   nc,
 		nc:       nc,
-		log:      p.log.With("session", p.nextID.Add(1), "peer", peerName(nc)),
+		log:      p.log.With("session", id, "peer", peerName(nc)),
 	}
 }
 
@@ -189,13 +193,16 @@ func (s *session) handshakeFailed(err error, deadline time.Time) {
 	var many *tooMany
 	switch {
 	case errors.As(err, &many):
+		s.auditRefused("limit", many.reason)
 		s.log.Warn("session refused", "client", printable(s.client), "reason", many.reason)
 		s.wire.Refuse(logPrefix + many.reason)
 		s.linger()
 		return
 	case errors.Is(err, doveadm.ErrLoginFailed):
+		s.auditRefused("wrong", "")
 		s.log.Warn("login failed: wrong name or password", "client", printable(s.client))
 	case errors.As(err, &inClear):
+		s.auditRefused("clear-text", inClear.reason)
 		s.log.Warn("login refused", "client", printable(s.client), "reason", inClear.reason)
 	case errors.As(err, &inTLS) && inTLS.isOver():
 		s.log.Debug("handshake failed", "reason", err)

@@ -16,6 +16,7 @@ type task struct {
 	client  client // of the snapshot with which the command began
 	cmd     doveadm.Command
 	input   *input // of a command that reads one
+	read    int64  // bytes of it
 	request request
 	refused *refusal // the answer is known before a backend is asked
 	out     output

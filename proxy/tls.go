@@ -40,7 +40,8 @@ func (s *session) startTLS(nc net.Conn) (net.Conn, error) {
 	state := tc.ConnectionState()
 	s.log = s.log.With("tls", strings.TrimPrefix(tls.VersionName(state.Version), "TLS "))
 	if len(state.PeerCertificates) > 0 {
-		s.log.Debug("client certificate", "subject", printable(state.PeerCertificates[0].Subject.String()))
+		s.subject = state.PeerCertificates[0].Subject.String()
+		s.log.Debug("client certificate", "subject", printable(s.subject))
 	}
 	return tc, nil
 }

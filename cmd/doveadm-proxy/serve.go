@@ -127,6 +127,7 @@ func (d *daemon) handle(signals <-chan os.Signal) {
 // reload takes the configuration over, or none of it.
 func (d *daemon) reload() {
 	d.notifyReloading()
+	d.proxy.ReopenAudit() // whatever becomes of the configuration
 	cfg, diags := config.Load(d.path)
 	for _, p := range config.Problems(diags) {
 		if p.Severity == "error" {

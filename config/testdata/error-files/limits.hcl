@@ -1,7 +1,7 @@
 level = "info" # ERROR: Unknown attribute level
 log = {} # ERROR: log is a block
-audit { # ERROR: audit is not supported by this version
-  path = "/var/log/audit.log"
+audit { # ERROR: No path
+  on_error = "ignore" # ERROR: Wrong value of on_error
 }
 admin {
   address = "0.0.0.0:9124" # ERROR: Admin endpoint open to other hosts
