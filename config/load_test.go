@@ -71,7 +71,7 @@ func TestLoadDefaults(t *testing.T) {
 			TLS: BackendTLS{Mode: TLSOff},
 			Pool: Pool{
 				MaxOpen: 8, MaxIdle: 8, MinIdle: 0, IdleTimeout: 30 * time.Second, MaxLifetime: 5 * time.Minute,
-				MaxCommands: 1000, AcquireTimeout: 10 * time.Second, MaxWaiting: 1000, MaxBulk: 4, MaxTunnels: 4,
+				MaxCommands: 1000, AcquireTimeout: 10 * time.Second, MaxWaiting: 1000, MaxBulk: 2, MaxTunnels: 4,
 			},
 			Breaker: Breaker{Failures: 5, Open: 10 * time.Second, Probes: 1},
 			Timeouts: Timeouts{

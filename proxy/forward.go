@@ -263,8 +263,10 @@ func (t *task) exchange(rl *relay) verdict {
 func (t *task) finish(rl *relay) verdict {
 	status := rl.scan.Status()
 	after := pool.Answered
-	// After -D a server of 2.4 logs more for the next command than it was told to.
-	if t.request.info.Kind != doveadm.GlobalCommand && !rl.stray && rl.inputDone && !t.cmd.Debug &&
+	// After -v and -D a server of 2.4 logs more for the next command than it was
+	// told to: debug lines, which would reach whoever has the connection then.
+	louder := (t.cmd.Verbose || t.cmd.Debug) && rl.client().ServerMinor() >= doveadm.MinorExtraFields
+	if t.request.info.Kind != doveadm.GlobalCommand && !rl.stray && rl.inputDone && !louder &&
 		(status.OK || status.Code == doveadm.CodeNoUser || status.Code == doveadm.CodeNotFound) {
 		after = pool.Reusable
 	}
