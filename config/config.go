@@ -83,6 +83,7 @@ type loader struct {
 	audit     Audit
 	listeners []*placed[Listener]
 	clients   []*placed[Client]
+	rules     []*placed[Rule]
 	defaults  placed[Backend]
 	shards    []*placed[Shard]
 	backends  []inShard
@@ -133,6 +134,7 @@ func (l *loader) check() {
 	l.checkListeners()
 	l.checkClients()
 	l.checkShards()
+	l.checkRules()
 	l.checkRoutes()
 }
 

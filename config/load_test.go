@@ -412,6 +412,7 @@ func FuzzParse(f *testing.F) {
 		small + "log {\n  level = \"debug\"\n",
 		small + "route \"ring\" {\n  shards = [\"s\"]\n}\n",
 		small + "referrals { networks = [\"10.0.0.1/8\"] }\n",
+		small + "client \"d\" {\n  tls_subject = \"CN=d\"\n  allow { users = [\"@a\"] }\n  deny {}\n}\n",
 		small + "limits {\n  max_spool = \"3KiB\"\n  idle_timeout = \"1h5s\"\n}\n",
 		"listener \"x {\n  address = \"unix:/x\n  mode = \"0600\"\n}\n",
 		"client \"x\" {\n  password = env(\"HOME\")\n  password = \"$${a}%%{b}\\n\"\n",
