@@ -81,6 +81,7 @@ type loader struct {
 	audit     Audit
 	listeners []*placed[Listener]
 	clients   []*placed[Client]
+	rules     []*placed[Rule]
 	defaults  placed[Backend]
 	shards    []*placed[Shard]
 	backends  []inShard
@@ -130,6 +131,7 @@ func (l *loader) check() {
 	l.checkListeners()
 	l.checkClients()
 	l.checkShards()
+	l.checkRules()
 	l.checkRoutes()
 }
 

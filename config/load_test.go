@@ -71,7 +71,7 @@ func TestLoadDefaults(t *testing.T) {
 			TLS: BackendTLS{Mode: TLSOff},
 			Pool: Pool{
 				MaxOpen: 8, MaxIdle: 8, MinIdle: 0, IdleTimeout: 30 * time.Second, MaxLifetime: 5 * time.Minute,
-				MaxCommands: 1000, AcquireTimeout: 10 * time.Second, MaxWaiting: 1000, MaxBulk: 4, MaxTunnels: 4,
+				MaxCommands: 1000, AcquireTimeout: 10 * time.Second, MaxWaiting: 1000, MaxBulk: 2, MaxTunnels: 4,
 			},
 			Breaker: Breaker{Failures: 5, Open: 10 * time.Second, Probes: 1},
 			Timeouts: Timeouts{
@@ -389,6 +389,7 @@ func FuzzParse(f *testing.F) {
 		small + "log {\n  level = \"debug\"\n",
 		small + "route \"ring\" {\n  shards = [\"s\"]\n}\n",
 		small + "referrals { networks = [\"10.0.0.1/8\"] }\n",
+		small + "client \"d\" {\n  tls_subject = \"CN=d\"\n  allow { users = [\"@a\"] }\n  deny {}\n}\n",
 		small + "limits {\n  max_spool = \"3KiB\"\n  idle_timeout = \"1h5s\"\n}\n",
 		"listener \"x {\n  address = \"unix:/x\n  mode = \"0600\"\n}\n",
 		"client \"x\" {\n  password = env(\"HOME\")\n  password = \"$${a}%%{b}\\n\"\n",

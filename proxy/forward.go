@@ -168,28 +168,32 @@ func (t *task) noConnection(err error) (keep bool) {
 }
 
 // route finds the shard of the command.
-func (t *task) route(snap *snapshot) *refusal {
-	user, info := t.cmd.User, t.request.info
+func (t *task) route(snap *snapshot) (refused *refusal) {
+	t.res.shard, refused = snap.shardOf(&t.request)
+	return refused
+}
+
+// shardOf finds the shard of a command.
+func (s *snapshot) shardOf(r *request) (string, *refusal) {
+	user := r.cmd.User
 	if user == "" {
 		// No user, no route; where there is one shard none is needed.
-		if shard, ok := snap.only(); ok {
-			t.res.shard = shard
-			return nil
+		if shard, ok := s.only(); ok {
+			return shard, nil
 		}
-		if info.Kind == doveadm.GlobalCommand {
-			return &refusal{denied, doveadm.CodeUsage, t.cmd.Name + " is not for a mail user, and the user name field names none whose backend it could go to"}
+		if r.info.Kind == doveadm.GlobalCommand {
+			return "", &refusal{denied, doveadm.CodeUsage, r.cmd.Name + " is not for a mail user, and the user name field names none whose backend it could go to"}
 		}
-		return &refusal{noUser, doveadm.CodeNoUser, "no user name given"}
+		return "", &refusal{noUser, doveadm.CodeNoUser, "no user name given"}
 	}
-	decision, err := snap.table.Route(user)
+	decision, err := s.table.Route(user)
 	switch {
 	case errors.Is(err, router.ErrNoRoute):
-		return &refusal{noUser, doveadm.CodeNoUser, "no route names a shard for the user"}
+		return "", &refusal{noUser, doveadm.CodeNoUser, "no route names a shard for the user"}
 	case err != nil:
-		return &refusal{noRoute, doveadm.CodeTempFail, err.Error()}
+		return "", &refusal{noRoute, doveadm.CodeTempFail, err.Error()}
 	}
-	t.res.shard = decision.Shard
-	return nil
+	return decision.Shard, nil
 }
 
 // acquire takes a connection to the first backend that has one, and for a
@@ -258,8 +262,10 @@ func (t *task) exchange(rl *relay) verdict {
 func (t *task) finish(rl *relay) verdict {
 	status := rl.scan.Status()
 	after := pool.Answered
-	// After -D a server of 2.4 logs more for the next command than it was told to.
-	if t.request.info.Kind != doveadm.GlobalCommand && !rl.stray && rl.inputDone && !t.cmd.Debug &&
+	// After -v and -D a server of 2.4 logs more for the next command than it was
+	// told to: debug lines, which would reach whoever has the connection then.
+	louder := (t.cmd.Verbose || t.cmd.Debug) && rl.client().ServerMinor() >= doveadm.MinorExtraFields
+	if t.request.info.Kind != doveadm.GlobalCommand && !rl.stray && rl.inputDone && !louder &&
 		(status.OK || status.Code == doveadm.CodeNoUser || status.Code == doveadm.CodeNotFound) {
 		after = pool.Reusable
 	}

@@ -12,7 +12,9 @@ import (
 	"golang.org/x/sync/semaphore"
 
 	"github.com/doveadm-proxy/doveadm-proxy/config"
+	"github.com/doveadm-proxy/doveadm-proxy/internal/access"
 	"github.com/doveadm-proxy/doveadm-proxy/internal/auth"
+	"github.com/doveadm-proxy/doveadm-proxy/internal/identity"
 	"github.com/doveadm-proxy/doveadm-proxy/pool"
 	"github.com/doveadm-proxy/doveadm-proxy/router"
 )
@@ -23,7 +25,9 @@ type snapshot struct {
 	log      hclog.Logger
 	config   *config.Config
 	table    *router.Table
-	verifier *auth.Verifier
+	known    *identity.Table
+	verifier *auth.Verifier // of clients with a password
+	rules    *access.Rules
 	clients  map[string]client
 	shards   map[string][]backend  // of a shard, in order of preference
 	pools    map[string]*pool.Pool // by name of the backend
@@ -103,7 +107,7 @@ func newBackend(p *pool.Pool, c config.Backend) backend {
 // build makes the snapshot of cfg with the pools of old where the backend is
 // the same.
 func (p *Proxy) build(cfg *config.Config, old *snapshot) (*snapshot, error) {
-	table, stored, err := parts(cfg)
+	table, rules, stored, err := parts(cfg)
 	if err != nil {
 		return nil, err
 	}
@@ -112,6 +116,8 @@ func (p *Proxy) build(cfg *config.Config, old *snapshot) (*snapshot, error) {
 		log:     p.log.Named("pool"),
 		config:  cfg,
 		table:   table,
+		known:   identity.New(cfg.Clients),
+		rules:   rules,
 		clients: make(map[string]client),
 		shards:  make(map[string][]backend),
 		pools:   make(map[string]*pool.Pool),
@@ -122,7 +128,9 @@ func (p *Proxy) build(cfg *config.Config, old *snapshot) (*snapshot, error) {
 			was = old.clients[c.Name]
 		}
 		s.clients[c.Name] = newClient(c, stored[c.Name], was, p.log)
-		sources[c.Name] = s.clients[c.Name].passwords.now
+		if !c.Password.Empty() {
+			sources[c.Name] = s.clients[c.Name].passwords.now
+		}
 	}
 	s.verifier = auth.NewVerifier(sources, p.logins)
 	before := old.backends()
@@ -149,10 +157,13 @@ func sameBackend(a, b config.Backend) bool {
 }
 
 // parts makes what can fail of a snapshot. All problems are in the error.
-func parts(cfg *config.Config) (*router.Table, map[string]auth.Passwords, error) {
+func parts(cfg *config.Config) (*router.Table, *access.Rules, map[string]auth.Passwords, error) {
 	var errs []error
 	stored := make(map[string]auth.Passwords)
 	for _, c := range cfg.Clients {
+		if c.Password.Empty() {
+			continue
+		}
 		hashes, err := parsePasswords(c.Password, c.OldPassword)
 		if err != nil {
 			errs = append(errs, fmt.Errorf("client %q: %w", c.Name, err))
@@ -167,7 +178,11 @@ func parts(cfg *config.Config) (*router.Table, map[string]auth.Passwords, error)
 	if err != nil {
 		errs = append(errs, err)
 	}
-	return table, stored, errors.Join(errs...)
+	rules, err := access.New(cfg.Clients, cfg.Shards)
+	if err != nil {
+		errs = append(errs, err)
+	}
+	return table, rules, stored, errors.Join(errs...)
 }
 
 // backends returns the backends of a snapshot by name.
@@ -220,6 +235,6 @@ func (s *snapshot) only() (string, bool) {
 // Validate reports everything for which New or Reload would refuse cfg, short
 // of opening its listeners.
 func Validate(cfg *config.Config) error {
-	_, _, err := parts(cfg)
+	_, _, _, err := parts(cfg)
 	return err
 }

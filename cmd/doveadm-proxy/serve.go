@@ -8,6 +8,7 @@ import (
 	"net"
 	"os"
 	"os/signal"
+	"runtime/debug"
 	"syscall"
 	"time"
 
@@ -63,6 +64,7 @@ type daemon struct {
 	config *config.Config
 	proxy  *proxy.Proxy
 	parent *parent // nil without --overlap
+	memory int64   // the memory limit that the environment sets, in bytes
 }
 
 func serve(path string, stderr io.Writer, signals <-chan os.Signal, parent *parent) error {
@@ -81,6 +83,9 @@ func serve(path string, stderr io.Writer, signals <-chan os.Signal, parent *pare
 	if parent != nil {
 		o.Keep, o.Forget = storeListener, unstoreListener
 	}
+	d.memory = debug.SetMemoryLimit(-1)
+	memoryLimit(cfg, d.memory)
+	reportFiles(d.log, cfg)
 	d.proxy, err = proxy.New(cfg, o)
 	if err != nil {
 		return &exitError{exitNo, err}
@@ -132,14 +137,17 @@ func (d *daemon) reload() {
 	if diags.HasErrors() {
 		err = errors.New("the configuration has errors")
 	} else {
+		memoryLimit(cfg, d.memory)
 		err = d.proxy.Reload(cfg)
 	}
 	if err != nil {
+		memoryLimit(d.config, d.memory)
 		d.log.Error("reload failed: the old configuration keeps serving", "config", d.path, "error", err)
 		d.notify("READY=1", "STATUS=reload failed, the old configuration keeps serving: "+err.Error())
 		return
 	}
 	d.config = cfg
+	reportFiles(d.log, cfg)
 	d.log.SetLevel(hclog.LevelFromString(cfg.Log.Level))
 	d.log.Info("reloaded", "config", d.path)
 	d.notify("READY=1", "STATUS="+summary(cfg))
