@@ -24,6 +24,7 @@ type Config struct {
 	Routes    []Route // in the order they are asked
 	Limits    Limits
 	Referrals Referrals
+	Admin     Admin
 	Audit     Audit
 }
 
@@ -78,6 +79,7 @@ type loader struct {
 	log       Log
 	limits    Limits
 	referrals Referrals
+	admin     Admin
 	audit     Audit
 	listeners []*placed[Listener]
 	clients   []*placed[Client]
@@ -97,6 +99,7 @@ func newLoader(sources []*source) *loader {
 	l.limits.block().reset()
 	l.referrals.block().reset()
 	l.defaults.value.defaultsBlock().reset()
+	l.defaults.value.HealthCheck.Interval = 0 // there is no block
 	return l
 }
 
@@ -114,10 +117,10 @@ func (l *loader) root() block {
 			l.limits.block(),
 			l.referrals.block(),
 			l.log.block(),
+			l.admin.block().by(l.adminBlock),
 			new(Audit).block().by(l.auditLog),
 		},
 		later: []later{
-			{"admin", "Remove the block. The log tells what the proxy does, systemd whether it runs."},
 			{"router", "Remove the block. User names are compared with A to Z as a to z, which is Dovecot's default too (%Lu)."},
 		},
 	}
@@ -145,6 +148,7 @@ func (l *loader) config() *Config {
 		Routes:    values(l.routes),
 		Limits:    l.limits,
 		Referrals: l.referrals,
+		Admin:     l.admin,
 		Audit:     l.audit,
 	}
 }

@@ -47,6 +47,9 @@ func printWith(w io.Writer, c *Config, secret func(cty.Value) cty.Value) error {
 	p.block(top, c.Limits.block())
 	p.block(top, c.Referrals.block())
 	p.block(top, c.Log.block())
+	if c.Admin.Network != "" {
+		p.block(top, c.Admin.block())
+	}
 	if c.Audit.To != "" {
 		p.block(top, c.Audit.block())
 	}

@@ -104,15 +104,16 @@ func (t *task) forward(snap *snapshot) (keep bool, err error) {
 		wanted = pool.Fresh
 	}
 	use := wanted
-	backends := snap.shards[t.res.shard]
+	shard := snap.shards[t.res.shard]
 	t.client = snap.clients[t.session.client]
 	start := time.Now()
-	err = t.client.place(t.session.ctx, backends[0].limits.AcquireTimeout)
+	err = t.client.place(t.session.ctx, shard.members[0].limits.AcquireTimeout)
 	t.res.wait += time.Since(start)
 	if err != nil {
 		return t.noConnection(err), nil
 	}
 	defer t.client.release()
+	backends := shard.inOrder(t.cmd.User)
 	var visited []string // addresses, once referrals begin
 	for {
 		release, conn, from, err := t.acquire(backends, use)
@@ -150,7 +151,7 @@ func (t *task) forward(snap *snapshot) (keep bool, err error) {
 				t.res.reason = fmt.Sprintf("backend %s refers to %s: %v", from.Name(), printable(rl.referral), err)
 				return t.answer(doveadm.CodeTempFail), nil
 			}
-			backends, use = []backend{next}, wanted
+			backends, use = []*backend{next}, wanted
 			continue
 		}
 		return v == finished, nil
@@ -197,30 +198,34 @@ func (s *snapshot) shardOf(r *request) (string, *refusal) {
 }
 
 // acquire takes a connection to the first backend that has one, and for a
-// tunnel one of the few places for tunnels. The error is that of the last
-// backend.
-func (t *task) acquire(backends []backend, use pool.Use) (release func(), c *pool.Conn, from backend, err error) {
+// tunnel one of the few places for tunnels. The error has those of all.
+func (t *task) acquire(backends []*backend, use pool.Use) (release func(), c *pool.Conn, from *backend, err error) {
 	ctx := t.session.ctx
 	start := time.Now()
 	defer func() { t.res.wait += time.Since(start) }()
-	release = func() {}
 	for _, b := range backends {
+		release := func() {}
+		var why error
 		if t.request.info.Tunnel {
-			if release, err = b.takeTunnel(ctx, t.client); err != nil {
-				err = fmt.Errorf("backend %s: %w", b.Name(), err)
-				continue
+			release, why = b.takeTunnel(ctx, t.client)
+		}
+		if why == nil {
+			if c, why = b.AcquireFor(ctx, use, t.client.forPool()); why == nil {
+				return release, c, b, nil
 			}
 		}
-		if c, err = b.AcquireFor(ctx, use, t.client.forPool()); err == nil {
-			return release, c, b, nil
-		}
 		release()
-		err = fmt.Errorf("backend %s: %w", b.Name(), err)
-		if errors.Is(err, pool.ErrClosed) || ctx.Err() != nil {
-			break // replaced by a reload, which is no reason for the next one
+		why = fmt.Errorf("backend %s: %w", b.Name(), why)
+		if err == nil {
+			err = why
+		} else {
+			err = fmt.Errorf("%w; %w", err, why)
+		}
+		if errors.Is(why, pool.ErrClosed) || ctx.Err() != nil {
+			break // replaced by a reload, or given up: no reason for the next one
 		}
 	}
-	return release, nil, backend{}, err
+	return nil, nil, nil, err
 }
 
 // exchange sends the command, relays the reply and gives the connection back.
@@ -343,6 +348,10 @@ func (t *task) interrupted(rl *relay, err error) verdict {
 		rl.release(pool.Abandoned)
 		t.res.outcome = unanswered
 		t.res.reason = fmt.Sprintf("backend %s closed the connection without a reply (wrong arguments, or a crash: see its log)", t.res.backend)
+	case rl.conn.Severed():
+		rl.release(pool.Failed)
+		t.res.outcome = lost
+		t.res.reason = fmt.Sprintf("an operator took backend %s down in the middle of the command", t.res.backend)
 	default:
 		rl.release(pool.Failed)
 		t.res.outcome = lost
@@ -422,7 +431,7 @@ func milliseconds(d time.Duration) string {
 
 // takeTunnel waits for a place for a tunnel to b. Bulk clients have half of
 // them at most.
-func (b backend) takeTunnel(ctx context.Context, who client) (release func(), err error) {
+func (b *backend) takeTunnel(ctx context.Context, who client) (release func(), err error) {
 	if b.limits.MaxTunnels == 0 {
 		return func() {}, errors.New("pool.max_tunnels allows no tunnels")
 	}

@@ -29,12 +29,12 @@ type snapshot struct {
 	verifier *auth.Verifier // of clients with a password
 	rules    *access.Rules
 	clients  map[string]client
-	shards   map[string][]backend  // of a shard, in order of preference
+	shards   map[string]*shard
 	pools    map[string]*pool.Pool // by name of the backend
 
 	// Servers that only referrals name, by address.
 	mu        sync.Mutex
-	elsewhere map[string]backend
+	elsewhere map[string]*backend
 	closed    bool
 }
 
@@ -100,8 +100,8 @@ type backend struct {
 	retries  *retryBudget
 }
 
-func newBackend(p *pool.Pool, c config.Backend) backend {
-	return backend{p, c, c.Address, c.Timeouts, c.Pool, semaphore.NewWeighted(int64(c.Pool.MaxTunnels)), semaphore.NewWeighted(int64(max(1, c.Pool.MaxTunnels/2))), new(retryBudget)}
+func newBackend(p *pool.Pool, c config.Backend) *backend {
+	return &backend{p, c, c.Address, c.Timeouts, c.Pool, semaphore.NewWeighted(int64(c.Pool.MaxTunnels)), semaphore.NewWeighted(int64(max(1, c.Pool.MaxTunnels/2))), new(retryBudget)}
 }
 
 // build makes the snapshot of cfg with the pools of old where the backend is
@@ -119,7 +119,7 @@ func (p *Proxy) build(cfg *config.Config, old *snapshot) (*snapshot, error) {
 		known:   identity.New(cfg.Clients),
 		rules:   rules,
 		clients: make(map[string]client),
-		shards:  make(map[string][]backend),
+		shards:  make(map[string]*shard),
 		pools:   make(map[string]*pool.Pool),
 	}
 	for _, c := range cfg.Clients {
@@ -134,14 +134,23 @@ func (p *Proxy) build(cfg *config.Config, old *snapshot) (*snapshot, error) {
 	}
 	s.verifier = auth.NewVerifier(sources, p.logins)
 	before := old.backends()
-	for _, shard := range cfg.Shards {
-		for _, b := range shard.Backends {
-			at, ok := before[b.Name]
-			if !ok || !sameBackend(at.config, b) {
+	for _, c := range cfg.Shards {
+		shard := newShard(c)
+		s.shards[c.Name] = shard
+		for _, b := range c.Backends {
+			was, known := before[b.Name]
+			at := was
+			if !known || !sameBackend(was.config, b) {
 				at = newBackend(pool.New(b, nil, p.log.Named("pool")), b)
+				if known {
+					at.Inherit(was.Pool)
+				} else if want := p.wishes.get(b.Name); want.State != pool.Active {
+					at.SetOperator(want.State)
+					s.log.Warn("backend is out of service, as an operator wants it", "backend", b.Name, "state", want.State.String(), "since", want.Since)
+				}
 			}
 			s.pools[b.Name] = at.Pool
-			s.shards[shard.Name] = append(s.shards[shard.Name], at)
+			shard.members = append(shard.members, at)
 		}
 	}
 	return s, nil
@@ -186,13 +195,13 @@ func parts(cfg *config.Config) (*router.Table, *access.Rules, map[string]auth.Pa
 }
 
 // backends returns the backends of a snapshot by name.
-func (s *snapshot) backends() map[string]backend {
-	all := make(map[string]backend)
+func (s *snapshot) backends() map[string]*backend {
+	all := make(map[string]*backend)
 	if s == nil {
 		return all
 	}
 	for _, shard := range s.shards {
-		for _, b := range shard {
+		for _, b := range shard.members {
 			all[b.Name()] = b
 		}
 	}
