@@ -12,7 +12,7 @@ import (
 func TestWriteEnd(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		start := time.Now()
-		r := &relay{}
+		r := &relay{from: new(backend)}
 		if got := r.writeEnd(start); !got.IsZero() {
 			t.Errorf("without any limit: %v", got)
 		}
