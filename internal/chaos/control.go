@@ -11,9 +11,10 @@ import (
 const (
 	// controlEvery is how often each backend is asked past the proxy.
 	controlEvery = 300 * time.Millisecond
-	// controlSlow is half of what the proxy waits for a greeting. Who asks
-	// directly and waits so long has a backend, or a machine, that is too busy.
-	controlSlow = 2 * time.Second
+	// controlSlow is a fourth of what the proxy waits for a greeting. Who asks
+	// directly and waits so long has a backend, or a machine, that is too busy:
+	// otherwise it takes some ten milliseconds.
+	controlSlow = time.Second
 	// controlTimeout ends the asking.
 	controlTimeout = 10 * time.Second
 )

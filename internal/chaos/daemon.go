@@ -142,6 +142,15 @@ func (d *daemon) end(sig syscall.Signal) error {
 	return late
 }
 
+// tell has the proxy's own command line change the state of a backend.
+func (d *daemon) tell(ctx context.Context, verb, backend string) error {
+	cmd := exec.CommandContext(ctx, d.binary, verb, "--admin", "unix:"+filepath.Join(filepath.Dir(d.config), "admin.sock"), backend)
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return fmt.Errorf("%s: %w\n%s", cmd, err, out)
+	}
+	return nil
+}
+
 // predecessors returns servers that have been replaced and go on.
 func (d *daemon) predecessors() []int {
 	return slices.DeleteFunc(slices.Clone(d.old), func(pid int) bool {

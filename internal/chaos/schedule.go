@@ -51,7 +51,12 @@ func (o *occurrence) String() string {
 }
 
 // claims names what nobody else may touch meanwhile.
-func (o *occurrence) claims() string { return o.target + " " + o.part }
+func (o *occurrence) claims() string {
+	if o.part == ledger.Proxy {
+		return o.part
+	}
+	return o.target + " " + o.part
+}
 
 // schedule draws faults. Each kind comes once before one comes again.
 type schedule struct {
