@@ -32,6 +32,10 @@ func (s *site) control(ctx context.Context, b *backend) {
 	}
 }
 
+// controlUser is not one of the workers'. Dovecot refuses "mailbox create" as done
+// already if a "quota get" of the same user comes across the unfinished mailbox.
+func controlUser(server string) string { return "control-" + server }
+
 func askDirectly(ctx context.Context, b *backend) error {
 	ctx, cancel := context.WithTimeout(ctx, controlTimeout)
 	defer cancel()
@@ -40,7 +44,7 @@ func askDirectly(ctx context.Context, b *backend) error {
 		return err
 	}
 	defer c.Close()
-	reply, err := c.Do(ctx, &doveadm.Command{User: b.Users[0], Name: "quota get"})
+	reply, err := c.Do(ctx, &doveadm.Command{User: controlUser(b.Name), Name: "quota get"})
 	if err != nil {
 		return err
 	}

@@ -180,7 +180,7 @@ func (s *site) start(ctx context.Context) error {
 		start func(ctx context.Context, o dovecot.Options) (*backend, error)
 	}{{mail1, s.start1}, {mail2, s.start2}, {mail3, s.start3}, {mail4, s.start4}} {
 		users := s.usersOf(b.name)
-		o := dovecot.Options{Name: b.name}
+		o := dovecot.Options{Name: b.name, Users: []string{controlUser(b.name)}}
 		for _, u := range users {
 			o.Users = append(o.Users, u.name)
 		}
@@ -333,7 +333,7 @@ func (s *site) startProxy(ctx context.Context) error {
 	for _, name := range []string{mail1, mail2, mail3, mail4} {
 		b := s.backends[name]
 		backends = append(backends, map[string]string{
-			"Name": name, "Password": b.Password, "User": b.Users[0], "Block": b.block, "Other": b.other, "Balance": b.balance,
+			"Name": name, "Password": b.Password, "User": controlUser(name), "Block": b.block, "Other": b.other, "Balance": b.balance,
 		})
 	}
 	for n := range s.configs {
