@@ -11,7 +11,7 @@ import (
 const (
 	// controlEvery is how often each backend is asked past the proxy.
 	controlEvery = 300 * time.Millisecond
-	// controlSlow is a fourth of what the proxy waits for a greeting. Who asks
+	// controlSlow is a sixth of what the proxy waits for a greeting. Who asks
 	// directly and waits so long has a backend, or a machine, that is too busy:
 	// otherwise it takes some ten milliseconds.
 	controlSlow = time.Second
@@ -25,7 +25,7 @@ func (s *site) control(ctx context.Context, b *backend) {
 	for ctx.Err() == nil {
 		asked := time.Now()
 		if err := askDirectly(ctx, b); ctx.Err() == nil && (err != nil || time.Since(asked) > controlSlow) && !s.ledger.Excused(b.Name, asked) {
-			w := s.ledger.Begin(ledger.Window{Fault: "slow for direct clients, too", Targets: []string{b.Name}, From: asked})
+			w := s.ledger.Begin(ledger.Window{Fault: "slow for direct clients, too", Targets: []string{b.Name}, From: asked, Machine: true})
 			s.ledger.End(w)
 		}
 		pause(ctx, controlEvery)

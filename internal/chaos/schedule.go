@@ -18,7 +18,7 @@ const (
 	// every timeout of the proxy.
 	shortest = 500 * time.Millisecond
 	longest  = 3 * time.Second
-	longOne  = 7 * time.Second
+	longOne  = 8 * time.Second
 	longEach = 8 // one in so many
 
 	// alone is how many faults come one after the other before some come at

@@ -103,6 +103,9 @@ client "doveadm" {
 client "bulk" {
   password = "{PLAIN}{{.Password}}"
   priority = "bulk"
+  allow {
+    commands = ["*", "admin"]
+  }
 }
 # Shorter than the defaults throughout, so that ten minutes see each of them
 # pass many times.
@@ -111,22 +114,22 @@ backend_defaults {
     max_open        = {{.MaxOpen}}
     idle_timeout    = "3s"
     max_lifetime    = "20s"
-    acquire_timeout = "8s"
+    acquire_timeout = "10s"
   }
   breaker {
     failures = 3
     open     = "1s"
   }
   health_check {
-    interval = "1s"
-    timeout  = "4s"
+    interval = "3s"
+    timeout  = "8s"
     fall     = 2
   }
   timeouts {
-    connect   = "2s"
-    handshake = "4s"
-    reply     = "5s"
-    write     = "5s"
+    connect   = "3s"
+    handshake = "6s"
+    reply     = "6s"
+    write     = "6s"
   }
 }
 admin {

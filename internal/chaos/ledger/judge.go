@@ -146,6 +146,10 @@ func (j *judge) recovery(w *Window) {
 	row := j.row(w.Fault)
 	row.Times++
 	recovered := w.To
+	if w.Machine {
+		j.until[w] = recovered.Add(Grace)
+		return
+	}
 	for _, target := range w.Targets {
 		var first time.Time
 		for _, e := range j.entries {

@@ -158,6 +158,10 @@ func TestJudge(t *testing.T) {
 		{"a client that left", func(h *history) {
 			h.run(ledger.Saves, "s2", ledger.Left, "")
 		}, nil},
+		{"a machine that was too slow", func(h *history) {
+			h.End(h.Begin(ledger.Window{Fault: "slow", Targets: []string{ledger.Proxy}, Machine: true}))
+			h.run(ledger.None, "", ledger.Failed, "TEMPFAIL")
+		}, nil},
 		{"no success any more", func(h *history) {
 			h.End(h.Begin(silence))
 		}, []string{"noticed: no success at mail1"}},
