@@ -85,7 +85,7 @@ func (e *Explainer) Explain(q Question) Explanation {
 		}
 		for _, s := range e.snap.config.Shards {
 			if s.Name == shard {
-				x.Backends = s.Backends
+				x.Backends = Preference(s, cmd.User)
 			}
 		}
 	}

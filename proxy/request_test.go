@@ -85,17 +85,22 @@ func TestRequestLines(t *testing.T) {
 				srv := newRecorder(t, minor)
 				s := start(t, configure(t, nil, srv.Addr().String()))
 				c := s.login(t, k)
-				for i, tc := range tests {
+				conn, fresh := 1, true
+				for _, tc := range tests {
 					r := c.run(t, tc.sent+"\n")
 					want := []string{tc.older}
 					if minor >= 3 {
 						want[0] = tc.to13
-						if i == 0 { // once on a connection
+						if fresh { // once on a connection
 							want = []string{"\t\tOPTION\tlog-passthrough", want[0]}
 						}
 					}
-					if diff := cmp.Diff(want, srv.of(1)); diff != "" || r.status != "+" {
+					if diff := cmp.Diff(want, srv.of(conn)); diff != "" || r.status != "+" {
 						t.Errorf("%q got %q; the backend got (-want +got):\n%s", tc.sent, r, diff)
+					}
+					flags, _, _ := strings.Cut(tc.sent, "\t")
+					if fresh = minor >= 3 && strings.ContainsAny(flags, "vD"); fresh {
+						conn++
 					}
 				}
 			})

@@ -70,6 +70,28 @@ func (s *shard) inOrder(user string) []*backend {
 	return order
 }
 
+// Preference returns the backends of a shard in the order in which a command of
+// user asks them for a connection while nothing speaks against any of them.
+func Preference(c config.Shard, user string) []config.Backend {
+	user = router.NormalForm(user)
+	place := func(b config.Backend) (class int, near uint64) {
+		if b.Standby {
+			class = standby
+		}
+		if c.Balance != config.BalanceOrder {
+			near = score(b.Name, user)
+		}
+		return class, near
+	}
+	order := slices.Clone(c.Backends)
+	slices.SortStableFunc(order, func(a, b config.Backend) int {
+		classA, scoreA := place(a)
+		classB, scoreB := place(b)
+		return cmp.Or(cmp.Compare(classA, classB), cmp.Compare(scoreB, scoreA))
+	})
+	return order
+}
+
 // plain reports whether the members are to be asked as they are written.
 func (s *shard) plain() bool {
 	seen := false

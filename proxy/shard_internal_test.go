@@ -390,3 +390,28 @@ func (s *staff) checkOrder(rt *rapid.T, order []string) {
 		}
 	}
 }
+
+// TestPreference: what is told without a running proxy is what a running one
+// does while all is well.
+func TestPreference(t *testing.T) {
+	for _, balance := range []string{config.BalanceOrder, config.BalanceUser, config.BalanceLeastBusy} {
+		inShard(t, balance, time.Minute, []bool{true, false, false, true}, func(t *testing.T, s *staff) {
+			c := config.Shard{Balance: balance}
+			for _, m := range s.all {
+				c.Backends = append(c.Backends, m.config)
+			}
+			for _, user := range append(users(50), "ALICE@Example.com", "") {
+				want := []string{}
+				for _, b := range Preference(c, user) {
+					want = append(want, b.Name)
+				}
+				if diff := cmp.Diff(want, s.order(user)); diff != "" {
+					t.Errorf("%s, %q (-told +done):\n%s", balance, user, diff)
+				}
+			}
+			if c.Backends[0].Name != "mail1" {
+				t.Error("the configuration was changed")
+			}
+		})
+	}
+}
