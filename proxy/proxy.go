@@ -49,6 +49,7 @@ type Proxy struct {
 	logins  *auth.Cache
 	audit   *audit.Log
 	spool   *spoolBudget
+	wishes  *wishes
 
 	resources resources
 
@@ -64,6 +65,8 @@ type Proxy struct {
 	listeners map[string]*listener // by address
 	sessions  map[*session]struct{}
 	admission admission
+	serves    bool // Serve was called
+	ending    bool // Drain was called
 	draining  bool
 
 	accepting sync.WaitGroup // accept loops
@@ -87,6 +90,10 @@ func New(cfg *config.Config, o Options) (*Proxy, error) {
 		admission: admission{addresses: make(map[netip.Addr]int), clients: make(map[string]int)},
 	}
 	p.cut, p.cutNow = context.WithCancelCause(context.Background())
+	var warning error
+	if p.wishes, warning = loadWishes(cfg.Admin.StateFile); warning != nil {
+		p.log.Error("what operators want of backends is not known: all of them are active", "error", warning)
+	}
 	snap, err := p.build(cfg, nil)
 	if err != nil {
 		return nil, err
@@ -120,6 +127,7 @@ func New(cfg *config.Config, o Options) (*Proxy, error) {
 func (p *Proxy) Serve() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	p.serves = true
 	for _, l := range p.listeners {
 		p.accept(l)
 	}
@@ -170,7 +178,7 @@ func (p *Proxy) Reload(cfg *config.Config) error {
 		}
 		snap.discard(old)
 		sink.Close()
-		return errors.New("the proxy is shutting down")
+		return errShuttingDown
 	}
 	var closing []*listener
 	wanted := make(map[string]*listenerSettings)
@@ -204,6 +212,8 @@ func (p *Proxy) Reload(cfg *config.Config) error {
 	}
 	return nil
 }
+
+var errShuttingDown = errors.New("the proxy is shutting down")
 
 // ReopenAudit opens the file of the audit log anew, as after it was renamed. A
 // reload does so, too.

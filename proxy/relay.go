@@ -19,7 +19,7 @@ import (
 type relay struct {
 	task *task
 	conn *pool.Conn
-	from backend
+	from *backend
 	scan doveadm.ReplyScanner
 
 	// mayRepeat: if the connection is lost before the reply begins, the

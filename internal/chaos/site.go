@@ -95,6 +95,10 @@ listener "tls" {
 }
 client "doveadm" {
   password = "{PLAIN}{{.Password}}"
+  # who and kick are among the commands.
+  allow {
+    commands = ["*", "admin"]
+  }
 }
 client "bulk" {
   password = "{PLAIN}{{.Password}}"

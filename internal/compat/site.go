@@ -299,6 +299,11 @@ func (p *proxy) start(ctx context.Context, binary string, behind *dovecot.Server
 
 client "doveadm" {
   password = "{PLAIN}%s"
+  # What rights keep away from backends is not the matter here.
+  allow {
+    commands  = ["*", "admin"]
+    dangerous = ["files", "hosts", "programs", "users", "settings", "unknown"]
+  }
 }
 
 shard "s1" {
