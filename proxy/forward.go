@@ -334,7 +334,7 @@ func (t *task) interrupted(rl *relay, err error) verdict {
 	case rl.stuck.Load():
 		rl.release(pool.Failed)
 		t.res.outcome = timedOut
-		t.res.reason = fmt.Sprintf("backend %s took nothing of the command for %s (timeouts.write)", t.res.backend, rl.from.timeouts.Write)
+		t.res.reason = rl.stuckReason(t.res.backend)
 	case errors.Is(err, os.ErrDeadlineExceeded):
 		rl.release(pool.Failed)
 		t.res.outcome = timedOut

@@ -101,7 +101,10 @@ func quoted(d doveadm.Danger) string { return `"` + strings.Join(d.Names(), `", 
 // denied: why, and what would have to be granted.
 func (r *Rules) Refusal(q *Request, d Decision) string {
 	c := r.clients[q.Client]
-	if d.Rule != "" || c == nil {
+	if c == nil {
+		return fmt.Sprintf("not allowed: client %s is not in the configuration", q.Client)
+	}
+	if d.Rule != "" {
 		return fmt.Sprintf("not allowed: %s of client %s denies it", d.Rule, q.Client)
 	}
 	if isUnknown(q.Command) {
