@@ -25,6 +25,8 @@ type Config struct {
 	Limits    Limits
 	Referrals Referrals
 	Audit     Audit
+
+	LoginDefence LoginDefence
 }
 
 // Load reads a configuration from a file, or from the *.hcl files of a
@@ -79,6 +81,7 @@ type loader struct {
 	limits    Limits
 	referrals Referrals
 	audit     Audit
+	defence   LoginDefence
 	listeners []*placed[Listener]
 	clients   []*placed[Client]
 	defaults  placed[Backend]
@@ -95,6 +98,7 @@ func newLoader(sources []*source) *loader {
 	l.log.block().reset()
 	l.limits.block().reset()
 	l.referrals.block().reset()
+	l.defence.block().reset()
 	l.defaults.value.defaultsBlock().reset()
 	return l
 }
@@ -111,6 +115,7 @@ func (l *loader) root() block {
 			new(Shard).block().by(l.shard),
 			new(Route).block().by(l.route),
 			l.limits.block(),
+			l.defence.block(),
 			l.referrals.block(),
 			l.log.block(),
 			new(Audit).block().by(l.auditLog),
@@ -144,5 +149,7 @@ func (l *loader) config() *Config {
 		Limits:    l.limits,
 		Referrals: l.referrals,
 		Audit:     l.audit,
+
+		LoginDefence: l.defence,
 	}
 }

@@ -20,6 +20,7 @@ import (
 	"github.com/doveadm-proxy/doveadm-proxy/config"
 	"github.com/doveadm-proxy/doveadm-proxy/internal/audit"
 	"github.com/doveadm-proxy/doveadm-proxy/internal/auth"
+	"github.com/doveadm-proxy/doveadm-proxy/internal/penalty"
 )
 
 // Options are what a Proxy gets from outside its configuration.
@@ -48,7 +49,11 @@ type Proxy struct {
 	keeping keeping
 	logins  *auth.Cache
 	audit   *audit.Log
-	spool   *spoolBudget
+
+	penalties *penalty.Table
+	loginStat loginCounts
+
+	spool *spoolBudget
 
 	resources resources
 
@@ -104,6 +109,8 @@ func New(cfg *config.Config, o Options) (*Proxy, error) {
 		sink.Close()
 		return nil, err
 	}
+	p.penalties = penalty.New()
+	p.penalties.Configure(penaltyOptions(cfg.LoginDefence))
 	p.audit = audit.New(p.log)
 	p.audit.Use(sink)
 	p.resources.configure(cfg)
@@ -194,6 +201,7 @@ func (p *Proxy) Reload(cfg *config.Config) error {
 	}
 	p.mu.Unlock()
 
+	p.penalties.Configure(penaltyOptions(cfg.LoginDefence))
 	p.audit.Use(sink)
 	snap.logAges(p.log)
 	for _, l := range closing {

@@ -243,8 +243,11 @@ func (a *Attempt) End(o Outcome) {
 	t := a.table
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if o == Good {
+	switch {
+	case o == Good:
 		t.good.set(a.pair, login{a.password, time.Now()})
+	case o == Wrong && a.Trusted:
+		t.good.remove(a.pair) // it was changed
 	}
 	for i, c := range a.counts {
 		if c == nil {
