@@ -7,6 +7,7 @@ KEEP     ?=
 BENCH    ?=
 COMPAT   ?=
 CHAOS    ?=
+CROWD    ?= 20000
 PREFIX   ?= /usr/local
 DESTDIR  ?=
 
@@ -20,7 +21,7 @@ BINARY = bin/doveadm-proxy
 TOOL = go tool -modfile=tools/go.mod
 
 .NOTPARALLEL:
-.PHONY: help demo test deps deps-2.3 lint format fuzz bench chaos compat build install clean
+.PHONY: help demo test deps deps-2.3 lint format fuzz bench chaos compat crowd build install clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -54,6 +55,11 @@ fuzz: ## each fuzz target for FUZZTIME (1m)
 
 bench: deps-2.3 build ## commands a second, direct and through the proxy, on real Dovecot; BENCH are its options
 	go run ./internal/bench -proxy $(BINARY) $(BENCH)
+
+# The test and the proxy open CROWD files each: see ulimit -n.
+crowd: ## memory of CROWD (20000) idle sessions, what 200,000 silent connections leave, a bulk client beside an interactive one
+	go test -count=1 -v -timeout=30m ./internal/acceptance -run 'TestIdleSessions|TestSilentConnections|TestBulkBesideInteractive' \
+		-args -crowd-sessions $(CROWD) -crowd-silent 200000 -fair-commands 500
 
 compat: deps build ## every command directly and through the proxy, compared; fills the tables of the documents; COMPAT are its options
 	go run ./internal/compat -proxy $(BINARY) $(COMPAT)

@@ -9,6 +9,7 @@ import (
 type Backend struct {
 	Name     string
 	Address  string // host:port
+	Standby  bool   // used only when the others of the shard cannot be
 	Username string
 	Password Secret
 	// OldPassword is for a backend that does not know Password yet; empty:
@@ -21,6 +22,7 @@ type Backend struct {
 	Pool         Pool
 	Breaker      Breaker
 	Timeouts     Timeouts
+	HealthCheck  HealthCheck
 }
 
 func (b *Backend) block() block {
@@ -42,11 +44,12 @@ shard "s1" {
 				name: "address", field: hostPort(&b.Address), required: true, example: `"10.0.1.1:24245"`,
 				doc: "Host and port of the backend's doveadm listener (`service doveadm { inet_listener … }`). Port 24245 is the usual one.",
 			},
+			{
+				name: "standby", field: toggle(&b.Standby), def: `false`,
+				doc: "`true`: used only when no other backend of the shard can be.",
+			},
 		}, b.login()...),
 		blocks: b.settings(),
-		later: append([]later{
-			{"standby", "Remove the attribute. The backends of a shard are used in the order they are written: put this one last."},
-		}, notYet()...),
 	}
 }
 
@@ -61,7 +64,6 @@ backend_defaults {
 }`,
 		attrs:  b.login(),
 		blocks: b.settings(),
-		later:  notYet(),
 	}
 }
 
@@ -82,13 +84,7 @@ func (b *Backend) passwords() passwords {
 }
 
 func (b *Backend) settings() []block {
-	return []block{b.TLS.block(), b.Pool.block(), b.Breaker.block(), b.Timeouts.block()}
-}
-
-func notYet() []later {
-	return []later{
-		{"health_check", "Remove the block. The breaker of the backend finds out when it fails, and when it works again."},
-	}
+	return []block{b.TLS.block(), b.Pool.block(), b.Breaker.block(), b.Timeouts.block(), b.HealthCheck.block()}
 }
 
 func (l *loader) backendDefaults(b *hclsyntax.Block) {
@@ -96,6 +92,7 @@ func (l *loader) backendDefaults(b *hclsyntax.Block) {
 	d.at = l.block(d.value.defaultsBlock(), b, nil)
 	l.passwords(&d.at, d.value.passwords())
 	l.backendTLS(&d.value.TLS, &d.at)
+	d.value.HealthCheck.settle(b, &d.at)
 	pool := d.value.Pool // a copy: backends settle theirs, after their own limits
 	pool.settle(&d.at)
 	l.checkPool(pool, &d.at)
@@ -110,6 +107,7 @@ func (l *loader) backend(s *placed[Shard], b *hclsyntax.Block) {
 			"The proxy cannot log in to this backend. Write the backend's doveadm_password into a file, and in backend_defaults (or in this block): password_file = \"/path/to/the/file\"")
 	}
 	l.backendTLS(&n.value.TLS, &n.at)
+	n.value.HealthCheck.settle(b, &n.at)
 	n.value.Pool.settle(&n.at)
 	n.value.Timeouts.settle(&n.at)
 	l.checkPool(n.value.Pool, &n.at)

@@ -24,6 +24,7 @@ type Config struct {
 	Routes    []Route // in the order they are asked
 	Limits    Limits
 	Referrals Referrals
+	Admin     Admin
 	Audit     Audit
 
 	LoginDefence LoginDefence
@@ -80,10 +81,12 @@ type loader struct {
 	log       Log
 	limits    Limits
 	referrals Referrals
+	admin     Admin
 	audit     Audit
 	defence   LoginDefence
 	listeners []*placed[Listener]
 	clients   []*placed[Client]
+	rules     []*placed[Rule]
 	defaults  placed[Backend]
 	shards    []*placed[Shard]
 	backends  []inShard
@@ -100,6 +103,7 @@ func newLoader(sources []*source) *loader {
 	l.referrals.block().reset()
 	l.defence.block().reset()
 	l.defaults.value.defaultsBlock().reset()
+	l.defaults.value.HealthCheck.Interval = 0 // there is no block
 	return l
 }
 
@@ -118,10 +122,10 @@ func (l *loader) root() block {
 			l.defence.block(),
 			l.referrals.block(),
 			l.log.block(),
+			l.admin.block().by(l.adminBlock),
 			new(Audit).block().by(l.auditLog),
 		},
 		later: []later{
-			{"admin", "Remove the block. The log tells what the proxy does, systemd whether it runs."},
 			{"router", "Remove the block. User names are compared with A to Z as a to z, which is Dovecot's default too (%Lu)."},
 		},
 	}
@@ -135,6 +139,7 @@ func (l *loader) check() {
 	l.checkListeners()
 	l.checkClients()
 	l.checkShards()
+	l.checkRules()
 	l.checkRoutes()
 }
 
@@ -148,6 +153,7 @@ func (l *loader) config() *Config {
 		Routes:    values(l.routes),
 		Limits:    l.limits,
 		Referrals: l.referrals,
+		Admin:     l.admin,
 		Audit:     l.audit,
 
 		LoginDefence: l.defence,

@@ -19,6 +19,7 @@ func installed(t *testing.T) string {
 		"secrets/operator": "{PLAIN}operator-secret\n",
 		"secrets/backends": "backend-secret\n",
 		"secrets/mail3":    "mail3-secret\n",
+		"panel.users":      "@example.com\n",
 		"users.map":        "moved@example.com s2\n",
 	} {
 		path := filepath.Join(dir, name)

@@ -56,7 +56,7 @@ limits {
 			},
 			{
 				name: "max_input", field: size(&m.MaxInput), def: `"1GiB"`,
-				doc: "The input of one command, a mail for `save` for instance. More is read and dropped, and the command refused.",
+				doc: "The input of one command, a mail for `save` for instance. More is read and dropped, and the command refused. A backend has to take it within four minutes, because Dovecot reads an input for five minutes at most: 10 GiB need 43 MiB a second.",
 			},
 			{
 				name: "write_timeout", field: duration(&m.WriteTimeout, 1), def: `"60s"`,

@@ -63,7 +63,7 @@ func TestLoadDefaults(t *testing.T) {
 		Log:       Log{Level: "info", Format: "text"},
 		Listeners: []Listener{{Name: "main", Network: "tcp", Address: "127.0.0.1:24245"}},
 		Clients:   []Client{{Name: "doveadm", Password: NewSecret("{PLAIN}one"), PasswordFile: filepath.Join(dir, "secrets/doveadm"), Priority: "interactive", PipelineDepth: 16}},
-		Shards: []Shard{{Name: "s1", Backends: []Backend{{
+		Shards: []Shard{{Name: "s1", Balance: BalanceOrder, SlowStart: 30 * time.Second, Backends: []Backend{{
 			Name:     "mail1",
 			Address:  "10.0.1.1:24245",
 			Username: "doveadm",
@@ -71,7 +71,7 @@ func TestLoadDefaults(t *testing.T) {
 			TLS: BackendTLS{Mode: TLSOff},
 			Pool: Pool{
 				MaxOpen: 8, MaxIdle: 8, MinIdle: 0, IdleTimeout: 30 * time.Second, MaxLifetime: 5 * time.Minute,
-				MaxCommands: 1000, AcquireTimeout: 10 * time.Second, MaxWaiting: 1000, MaxBulk: 4, MaxTunnels: 4,
+				MaxCommands: 1000, AcquireTimeout: 10 * time.Second, MaxWaiting: 1000, MaxBulk: 2, MaxTunnels: 4,
 			},
 			Breaker: Breaker{Failures: 5, Open: 10 * time.Second, Probes: 1},
 			Timeouts: Timeouts{
@@ -79,6 +79,7 @@ func TestLoadDefaults(t *testing.T) {
 				Quick:  CommandTimeouts{5 * time.Minute, 5 * time.Minute, 30 * time.Minute},
 				Normal: CommandTimeouts{30 * time.Minute, 30 * time.Minute, 0},
 			},
+			HealthCheck: HealthCheck{Timeout: 5 * time.Second, Fall: 3, Rise: 2},
 		}}}},
 		Routes: []Route{{Kind: "ring", Shards: []string{"s1"}}},
 		Limits: Limits{
@@ -169,6 +170,10 @@ log {
   level  = "debug"
   format = "json"
 }
+admin {
+  mode       = "0660"
+  state_file = "/x//y"
+}
 limits {
   max_sessions      = 7
 
@@ -212,13 +217,19 @@ referrals {
   max_hops = 0
 }
 shard "s1" {
+  balance    = "least-busy"
+  slow_start = "0s"
   backend "b1" {
     address = "mail1.example:1"
   }
   backend "b2" {
     address  = "10.0.0.2:65535"
+    standby  = true
     username = "other"
     password = "other"
+    health_check {
+      fall = 1
+    }
     tls {
       mode                 = "starttls"
       server_name          = "10.0.0.2"
@@ -241,6 +252,10 @@ shard "s2" {
     tls {
       mode = "off"
     }
+    health_check {
+      interval = "0s"
+      user     = "u"
+    }
   }
 }
 backend_defaults {
@@ -250,6 +265,10 @@ backend_defaults {
     mode        = "implicit"
     server_name = "mail.example"
     pin         = "sha256/47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU="
+  }
+  health_check {
+    timeout = "1s"
+    rise    = 1
   }
   pool {
     max_open        = 20
@@ -305,15 +324,18 @@ func TestParseFull(t *testing.T) {
 		Slow:   CommandTimeouts{0, 4 * time.Second, 0},
 	}
 	tls := BackendTLS{Mode: TLSImplicit, ServerName: "mail.example", Pin: "sha256/47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU="}
+	check := HealthCheck{Interval: 10 * time.Second, Timeout: time.Second, Fall: 3, Rise: 1}
 	b1 := Backend{
 		Name: "b1", Address: "mail1.example:1", Username: "proxy", Password: NewSecret(`${env("X")}`),
-		TLS: tls, Pool: pool, Breaker: breaker, Timeouts: timeouts,
+		TLS: tls, Pool: pool, Breaker: breaker, Timeouts: timeouts, HealthCheck: check,
 	}
 	b2, b3 := b1, b1
 	b2.Name, b2.Address, b2.Username, b2.Password = "b2", "10.0.0.2:65535", "other", NewSecret("other")
 	b2.Pool.MaxOpen, b2.Pool.MaxIdle, b2.Breaker.Probes, b2.Timeouts.Reply = 3, 3, 4, time.Minute
 	b2.Timeouts.Normal.FirstReply, b2.Timeouts.Normal.Reply, b2.Timeouts.Slow.FirstReply = time.Minute, time.Minute, time.Minute
 	b2.TLS.Mode, b2.TLS.ServerName, b2.TLS.InsecureSkipVerify = TLSStartTLS, "10.0.0.2", true
+	b2.Standby, b2.HealthCheck.Fall = true, 1
+	b3.HealthCheck.Interval, b3.HealthCheck.User = 0, "u"
 	b3.Name, b3.Address, b3.TLS.Mode = "b3", "[2001:db8::3]:1", TLSOff
 	want := &Config{
 		Log: Log{"debug", "json"},
@@ -326,7 +348,7 @@ func TestParseFull(t *testing.T) {
 			{Name: "c${x}", Password: NewSecret(`{PLAIN}a"b\c${d}%{e}ü `), Priority: PriorityInteractive, PipelineDepth: 16},
 			{Name: "d", Password: NewSecret("{ssha256.hex}00"), Priority: PriorityBulk, MaxSessions: 4, MaxCommands: 2, PipelineDepth: 1},
 		},
-		Shards: []Shard{{"s1", []Backend{b1, b2}}, {"s2", []Backend{b3}}},
+		Shards: []Shard{{"s1", []Backend{b1, b2}, BalanceLeastBusy, 0}, {"s2", []Backend{b3}, BalanceOrder, 30 * time.Second}},
 		Routes: []Route{
 			{Kind: "match", Users: []string{"*@a", "b?c", "ünï"}, Shard: "s2"},
 			{Kind: "file", Path: "/etc/hostname"},
@@ -339,6 +361,7 @@ func TestParseFull(t *testing.T) {
 		},
 		LoginDefence: LoginDefence{AddressFailures: 20, NameFailures: 200, Recovery: 10 * time.Minute},
 		Referrals:    Referrals{Networks: []netip.Prefix{netip.MustParsePrefix("10.0.1.0/24"), netip.MustParsePrefix("2001:db8::/32")}},
+		Admin:        Admin{Network: "unix", Address: AdminSocket, Mode: 0o660, StateFile: "/x/y"},
 	}
 	if diff := diff(want, cfg); diff != "" {
 		t.Error(diff)
@@ -391,6 +414,7 @@ func FuzzParse(f *testing.F) {
 		small + "log {\n  level = \"debug\"\n",
 		small + "route \"ring\" {\n  shards = [\"s\"]\n}\n",
 		small + "referrals { networks = [\"10.0.0.1/8\"] }\n",
+		small + "client \"d\" {\n  tls_subject = \"CN=d\"\n  allow { users = [\"@a\"] }\n  deny {}\n}\n",
 		small + "limits {\n  max_spool = \"3KiB\"\n  idle_timeout = \"1h5s\"\n}\n",
 		"listener \"x {\n  address = \"unix:/x\n  mode = \"0600\"\n}\n",
 		"client \"x\" {\n  password = env(\"HOME\")\n  password = \"$${a}%%{b}\\n\"\n",
@@ -435,3 +459,37 @@ shard "s" {
   }
 }
 `
+
+// A health_check block switches the checks on where it stands and for those
+// who inherit it; interval = "0s" switches them off again.
+func TestHealthCheckBlock(t *testing.T) {
+	for _, test := range []struct {
+		defaults, backend string
+		want              time.Duration
+	}{
+		{"", "", 0},
+		{"health_check {}", "", 10 * time.Second},
+		{"", "health_check {}", 10 * time.Second},
+		{"health_check {\n interval = \"3s\"\n}", "", 3 * time.Second},
+		{"health_check {\n interval = \"3s\"\n}", "health_check {\n fall = 1\n}", 3 * time.Second},
+		{"health_check {}", "health_check {\n interval = \"0s\"\n}", 0},
+		{"health_check {\n interval = \"0s\"\n}", "health_check {\n interval = \"1s\"\n}", time.Second},
+	} {
+		cfg := mustParse(t, `
+listener "main" { address = "127.0.0.1:1" }
+client "c" { password = "{PLAIN}x" }
+shard "s1" {
+  backend "b1" {
+    address = "h1:1"
+    `+test.backend+`
+  }
+}
+backend_defaults {
+  password = "x"
+  `+test.defaults+`
+}`)
+		if got := cfg.Shards[0].Backends[0].HealthCheck.Interval; got != test.want {
+			t.Errorf("defaults %q, backend %q: every %v, want %v", test.defaults, test.backend, got, test.want)
+		}
+	}
+}

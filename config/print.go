@@ -23,7 +23,13 @@ func printWith(w io.Writer, c *Config, secret func(cty.Value) cty.Value) error {
 		p.block(top, n.block(), n.Name)
 	}
 	for _, cl := range c.Clients {
-		p.block(top, cl.block(), cl.Name)
+		body := p.block(top, cl.block(), cl.Name)
+		for _, r := range cl.Allow {
+			p.block(body, r.block("allow"))
+		}
+		for _, r := range cl.Deny {
+			p.block(body, r.block("deny"))
+		}
 	}
 	for _, s := range c.Shards {
 		body := p.block(top, s.block(), s.Name)
@@ -42,6 +48,9 @@ func printWith(w io.Writer, c *Config, secret func(cty.Value) cty.Value) error {
 	p.block(top, c.LoginDefence.block())
 	p.block(top, c.Referrals.block())
 	p.block(top, c.Log.block())
+	if c.Admin.Network != "" {
+		p.block(top, c.Admin.block())
+	}
 	if c.Audit.To != "" {
 		p.block(top, c.Audit.block())
 	}

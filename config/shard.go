@@ -1,21 +1,36 @@
 package config
 
 import (
+	"time"
+
 	"github.com/hashicorp/hcl/v2"
 	"github.com/hashicorp/hcl/v2/hclsyntax"
 )
 
 // Shard is one shard block: the backends that serve the same mail.
 type Shard struct {
-	Name     string
-	Backends []Backend // in the order of preference
+	Name      string
+	Backends  []Backend // in the order they are written
+	Balance   string    // which backend a command goes to: one of the constants below
+	SlowStart time.Duration
 }
+
+// The ways to choose among several backends of a shard. Backends with standby
+// come after all others in each of them.
+const (
+	BalanceOrder     = "order"
+	BalanceUser      = "user"
+	BalanceLeastBusy = "least-busy"
+)
 
 func (s *Shard) block() block {
 	return block{
 		name: "shard", label: "name", many: true,
 		doc: "The backends that serve the same mail. Every user belongs to one shard; routes say to which. Most shards have one backend. " +
-			"Where there are several, the order is that of preference. At least one shard is needed.",
+			"Where there are several, `balance` says which one a command goes to; in each of its ways the commands of one user go to the same backend as long as the state of the backends does not change, " +
+			"from all proxies. That keeps caches warm, and on replicated servers (dsync) nobody reads on one what was just written on the other. " +
+			"When no connection to that backend can be had, the next one gets the command; a command that was sent is not sent to another. " +
+			"At least one shard is needed.",
 		example: `
 shard "s1" {
   backend "mail1" {
@@ -28,6 +43,18 @@ shard "s2" {
     address = "10.0.1.2:24245"
   }
 }`,
+		attrs: []attr{
+			{
+				name: "balance", field: choice(&s.Balance, BalanceOrder, BalanceUser, BalanceLeastBusy), def: `"order"`,
+				doc: "`order`: the first backend that can be used, as they are written: a main server and its replicas. " +
+					"`user`: all that are not `standby` are equals, and each user has one of them by a hash of the name: servers that share the work. When it cannot be used, its users are spread over the others. " +
+					"`least-busy`: as `user`, but a command that would have to wait there because `max_open` is reached goes to the equal with the least to do for its size: only where it does not matter on which server a user is, as on shared storage that knows about locks.",
+			},
+			{
+				name: "slow_start", field: duration(&s.SlowStart, 0), def: `"30s"`,
+				doc: "A backend that has come back (its breaker closed, its health checks work again, an operator resumed it) gets its users back little by little over this time, each of them once, while the others can be used. `0s`: all at once.",
+			},
+		},
 		blocks: []block{new(Backend).block()},
 	}
 }

@@ -48,10 +48,18 @@ type CommandInfo struct {
 	// abbreviated names. Empty for unknown commands and for a ClientCommand.
 	Params []Param
 
+	// Right is what a client needs to run the command.
+	Right Right
+
+	// Danger is what the command makes a server do whatever its arguments are.
+	// Effects tells what it is with certain arguments.
+	Danger Danger
+
 	// MinArgs is the number of positional arguments that the usage text
 	// requires in every series. They may be given as --name=value too.
 	MinArgs int
 
+	rule    argumentRule
 	columns columnRule
 	note    string // for operators, one sentence or two
 }
@@ -93,6 +101,7 @@ type Param struct {
 	Kind       ParamKind
 	Positional bool   // filled by positional arguments
 	Series     Series // the releases that have it
+	Danger     Danger // what a value of it may make the server do
 
 	common commonOption
 }
@@ -124,12 +133,12 @@ const (
 // commonParams stand first in the parameters of every mail command
 // (DOVEADM_CMD_MAIL_COMMON in src/doveadm/doveadm-mail.h).
 var commonParams = []Param{
-	{Short: 'A', Long: "all-users", Kind: ParamFlag, Series: bothSeries, common: allUsers},
-	{Short: 'S', Long: "socket-path", Kind: ParamText, Series: bothSeries, common: socketPath},
-	{Short: 'u', Long: "user", Kind: ParamText, Series: bothSeries, common: userName},
+	{Short: 'A', Long: "all-users", Kind: ParamFlag, Series: bothSeries, common: allUsers, Danger: TouchesUsers},
+	{Short: 'S', Long: "socket-path", Kind: ParamText, Series: bothSeries, common: socketPath, Danger: ReachesHosts},
+	{Short: 'u', Long: "user", Kind: ParamText, Series: bothSeries, common: userName, Danger: TouchesUsers},
 	{Long: "trans-flags", Kind: ParamNumber, Series: bothSeries, common: transFlags},
 	{Long: "no-userdb-lookup", Kind: ParamFlag, Series: Series24, common: noUserdbLookup},
-	{Short: 'F', Long: "user-file", Kind: ParamFile, Series: bothSeries, common: userFile},
+	{Short: 'F', Long: "user-file", Kind: ParamFile, Series: bothSeries, common: userFile, Danger: OpensFiles | TouchesUsers},
 }
 
 // unknownCommand stands for all commands that are not in the table.

@@ -63,6 +63,30 @@ func describeColumns(c *CommandInfo) string {
 	}
 }
 
+func describeDanger(c *CommandInfo) string {
+	var all []string
+	if c.Danger != 0 {
+		all = append(all, c.Danger.String())
+	}
+	for _, p := range c.Params {
+		if p.Danger == 0 || p.common != notCommon {
+			continue
+		}
+		name := "--" + p.Long
+		switch {
+		case p.Positional:
+			name = p.Long
+		case p.Short != 0:
+			name = "-" + string(rune(p.Short))
+		}
+		all = append(all, "`"+name+"` "+p.Danger.String())
+	}
+	if len(all) == 0 {
+		return "–"
+	}
+	return strings.Join(all, "; ")
+}
+
 func commandsDocument() string {
 	var b strings.Builder
 	b.WriteString(`# Commands
@@ -80,17 +104,25 @@ What doveadm-proxy knows about the commands of Dovecot 2.3.19 and 2.4.1.
   lost on the way. "Same end" means that it changes something, but a second run
   leaves the same state; a status in parentheses is what the second run may
   report although the first succeeded.
+* **Right** and **dangers**: what the rights of clients are about; see
+  [rights.md](rights.md). A danger stands beside the argument that it comes from,
+  or alone where the command has it whatever its arguments are.
 * **Class**: how long the proxy waits for it, by the ` + "`timeouts`" + ` of that name in
   the configuration.
 * **Columns**: fields in a row of output. "None arrive": the server prints to
   its own standard output, the client gets an empty reply.
 
 A command that is not listed here is treated as one that runs for a user, reads
-no input, must not be repeated, is of class normal, and whose columns and options are unknown.
+no input, must not be repeated, is of class normal, and whose columns and options are unknown. Only
+clients who have been granted it by its name may run it.
+
+All mail commands have the options -A, -F, -S and -u. They are taken out of a
+command before it is sent (-F with a file is refused): the user of a command is
+the one in the user name field of the request.
 `)
 	section := func(title, text string, kind CommandKind) {
 		fmt.Fprintf(&b, "\n## %s\n\n%s\n\n", title, text)
-		b.WriteString("| command | versions | per user | reads input | repeatable | class | columns | remarks |\n|---|---|---|---|---|---|---|---|\n")
+		b.WriteString("| command | right | dangers | versions | per user | reads input | repeatable | class | columns | remarks |\n|---|---|---|---|---|---|---|---|---|---|\n")
 		for _, c := range Commands() {
 			if c.Kind != kind {
 				continue
@@ -108,7 +140,7 @@ no input, must not be repeated, is of class normal, and whose columns and option
 				repeat, class = "–", "–"
 			}
 			row := []string{
-				"`" + c.Name + "`", describeVersions(c.Series), yesOrDash(c.Kind == MailCommand),
+				"`" + c.Name + "`", c.Right.String(), describeDanger(c), describeVersions(c.Series), yesOrDash(c.Kind == MailCommand),
 				input, repeat, class, describeColumns(c), remarks,
 			}
 			b.WriteString(strings.TrimRight("| "+strings.Join(row, " | "), " ") + " |\n")

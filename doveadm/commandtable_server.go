@@ -5,152 +5,152 @@ package doveadm
 var globalCommands = []CommandInfo{
 	{
 		Name: "auth cache flush", Kind: GlobalCommand, Series: bothSeries, Repeat: RepeatIdempotent, columns: 1,
-		Params: []Param{textOpt('a', "socket-path"), listArg("user")},
+		Params: []Param{textOpt('a', "socket-path").danger(OpensFiles), listArg("user")},
 		note:   "Without a user the server process dies.",
 	},
 	{
-		Name: "dict get", Kind: GlobalCommand, Series: bothSeries, Repeat: RepeatReadOnly, MinArgs: 2, columns: columnsUnknown,
+		Name: "dict get", Danger: OpensFiles | ReachesHosts, Kind: GlobalCommand, Series: bothSeries, Repeat: RepeatReadOnly, MinArgs: 2, columns: columnsUnknown,
 		Params: []Param{
-			textOpt('u', "user"), textArg("dict-uri").only(Series23), textArg("filter-name").only(Series24),
+			textOpt('u', "user").danger(TouchesUsers), textArg("dict-uri").only(Series23), textArg("filter-name").only(Series24),
 			textArg("key"),
 		},
 		note: "One column, more for a key with several values.",
 	},
 	{
-		Name: "dict inc", Kind: GlobalCommand, Series: bothSeries, MinArgs: 3,
+		Name: "dict inc", Danger: OpensFiles | ReachesHosts, Kind: GlobalCommand, Series: bothSeries, MinArgs: 3,
 		Params: []Param{
-			textOpt('u', "user"), textArg("dict-uri").only(Series23), numberOpt('t', "timestamp").only(Series24),
+			textOpt('u', "user").danger(TouchesUsers), textArg("dict-uri").only(Series23), numberOpt('t', "timestamp").only(Series24),
 			textArg("filter-name").only(Series24), textArg("key"), numberArg("difference"),
 		},
 	},
 	{
-		Name: "dict iter", Kind: GlobalCommand, Series: bothSeries, Repeat: RepeatReadOnly, MinArgs: 2, columns: columnsUnknown,
+		Name: "dict iter", Danger: OpensFiles | ReachesHosts, Kind: GlobalCommand, Series: bothSeries, Repeat: RepeatReadOnly, MinArgs: 2, columns: columnsUnknown,
 		Params: []Param{
-			textOpt('u', "user"), flagOpt('1', "exact"), flagOpt('R', "recurse"), flagOpt('V', "no-value"),
+			textOpt('u', "user").danger(TouchesUsers), flagOpt('1', "exact"), flagOpt('R', "recurse"), flagOpt('V', "no-value"),
 			textArg("dict-uri").only(Series23), textArg("filter-name").only(Series24), textArg("prefix"),
 		},
 		note: "Two columns, one with `-V`, more for keys with several values.",
 	},
 	{
-		Name: "dict set", Kind: GlobalCommand, Series: bothSeries, Repeat: RepeatIdempotent, MinArgs: 3,
+		Name: "dict set", Danger: OpensFiles | ReachesHosts, Kind: GlobalCommand, Series: bothSeries, Repeat: RepeatIdempotent, MinArgs: 3,
 		Params: []Param{
-			textOpt('u', "user"), textArg("dict-uri").only(Series23), numberOpt('t', "timestamp").only(Series24),
+			textOpt('u', "user").danger(TouchesUsers), textArg("dict-uri").only(Series23), numberOpt('t', "timestamp").only(Series24),
 			numberOpt('e', "expire-secs").only(Series24), textArg("filter-name").only(Series24), textArg("key"),
 			textArg("value"),
 		},
 	},
 	{
-		Name: "dict unset", Kind: GlobalCommand, Series: bothSeries, Repeat: RepeatIdempotent, MinArgs: 2,
+		Name: "dict unset", Danger: OpensFiles | ReachesHosts, Kind: GlobalCommand, Series: bothSeries, Repeat: RepeatIdempotent, MinArgs: 2,
 		Params: []Param{
-			textOpt('u', "user"), textArg("dict-uri").only(Series23), numberOpt('t', "timestamp").only(Series24),
+			textOpt('u', "user").danger(TouchesUsers), textArg("dict-uri").only(Series23), numberOpt('t', "timestamp").only(Series24),
 			textArg("filter-name").only(Series24), textArg("key"),
 		},
 	},
 	{
-		Name: "director add", Kind: GlobalCommand, Series: Series23, Repeat: RepeatIdempotent, MinArgs: 1,
-		Params: []Param{textOpt('a', "socket-path"), textOpt('t', "tag"), textArg("host"), textArg("vhost-count")},
+		Name: "director add", Danger: ReachesHosts, Kind: GlobalCommand, Series: Series23, Repeat: RepeatIdempotent, MinArgs: 1,
+		Params: []Param{textOpt('a', "socket-path").danger(OpensFiles), textOpt('t', "tag"), textArg("host"), textArg("vhost-count")},
 	},
 	{
 		Name: "director down", Kind: GlobalCommand, Series: Series23, Repeat: RepeatIdempotent, MinArgs: 1,
-		Params: []Param{textOpt('a', "socket-path"), textArg("host")},
+		Params: []Param{textOpt('a', "socket-path").danger(OpensFiles), textArg("host")},
 	},
 	{
 		Name: "director dump", Kind: GlobalCommand, Series: Series23, Repeat: RepeatReadOnly, columns: 4,
-		Params: []Param{textOpt('a', "socket-path")},
+		Params: []Param{textOpt('a', "socket-path").danger(OpensFiles)},
 	},
 	{
 		Name: "director flush", Kind: GlobalCommand, Series: Series23, Repeat: RepeatIdempotent, MinArgs: 1,
-		Params: []Param{textOpt('a', "socket-path"), flagOpt('F', "force-flush"), numberOpt(0, "max-parallel"), textArg("host")},
+		Params: []Param{textOpt('a', "socket-path").danger(OpensFiles), flagOpt('F', "force-flush"), numberOpt(0, "max-parallel"), textArg("host")},
 	},
 	{
 		Name: "director kick", Kind: GlobalCommand, Series: Series23, Repeat: RepeatIdempotent, MinArgs: 1,
-		Params: []Param{textOpt('a', "socket-path"), textOpt('f', "passdb-field"), textArg("user")},
+		Params: []Param{textOpt('a', "socket-path").danger(OpensFiles), textOpt('f', "passdb-field"), textArg("user")},
 	},
 	{
 		Name: "director map", Kind: GlobalCommand, Series: Series23, Repeat: RepeatReadOnly, columns: columnsUnknown,
 		Params: []Param{
-			textOpt('a', "socket-path"), fileOpt('f', "users-file"), flagOpt('h', "hash-map"),
+			textOpt('a', "socket-path").danger(OpensFiles), fileOpt('f', "users-file"), flagOpt('h', "hash-map"),
 			flagOpt('u', "user-map"), textArg("host"),
 		},
 		note: "Four columns, one with `-h` or `-u`.",
 	},
 	{
 		Name: "director move", Kind: GlobalCommand, Series: Series23, Repeat: RepeatIdempotent, MinArgs: 2,
-		Params: []Param{textOpt('a', "socket-path"), textArg("user"), textArg("host")},
+		Params: []Param{textOpt('a', "socket-path").danger(OpensFiles), textArg("user"), textArg("host")},
 	},
 	{
 		Name: "director remove", Kind: GlobalCommand, Series: Series23, Repeat: RepeatIdempotent, MinArgs: 1,
-		Params: []Param{textOpt('a', "socket-path"), textArg("host")},
+		Params: []Param{textOpt('a', "socket-path").danger(OpensFiles), textArg("host")},
 	},
 	{
-		Name: "director ring add", Kind: GlobalCommand, Series: Series23, Repeat: RepeatIdempotent, MinArgs: 1,
-		Params: []Param{textOpt('a', "socket-path"), textArg("ip"), textArg("port")},
+		Name: "director ring add", Danger: ReachesHosts, Kind: GlobalCommand, Series: Series23, Repeat: RepeatIdempotent, MinArgs: 1,
+		Params: []Param{textOpt('a', "socket-path").danger(OpensFiles), textArg("ip"), textArg("port")},
 	},
 	{
 		Name: "director ring remove", Kind: GlobalCommand, Series: Series23, Repeat: RepeatIdempotent, MinArgs: 1,
-		Params: []Param{textOpt('a', "socket-path"), textArg("ip"), textArg("port")},
+		Params: []Param{textOpt('a', "socket-path").danger(OpensFiles), textArg("ip"), textArg("port")},
 	},
 	{
 		Name: "director ring status", Kind: GlobalCommand, Series: Series23, Repeat: RepeatReadOnly, columns: 12,
-		Params: []Param{textOpt('a', "socket-path")},
+		Params: []Param{textOpt('a', "socket-path").danger(OpensFiles)},
 	},
 	{
 		Name: "director status", Kind: GlobalCommand, Series: Series23, Repeat: RepeatReadOnly, columns: columnsUnknown,
-		Params: []Param{textOpt('a', "socket-path"), textArg("user"), textArg("tag")},
+		Params: []Param{textOpt('a', "socket-path").danger(OpensFiles), textArg("user"), textArg("tag")},
 		note:   "Six columns, four with a user.",
 	},
 	{
 		Name: "director up", Kind: GlobalCommand, Series: Series23, Repeat: RepeatIdempotent, MinArgs: 1,
-		Params: []Param{textOpt('a', "socket-path"), textArg("host")},
+		Params: []Param{textOpt('a', "socket-path").danger(OpensFiles), textArg("host")},
 	},
 	{
 		Name: "director update", Kind: GlobalCommand, Series: Series23, Repeat: RepeatIdempotent, MinArgs: 2,
-		Params: []Param{textOpt('a', "socket-path"), textArg("host"), textArg("vhost-count")},
+		Params: []Param{textOpt('a', "socket-path").danger(OpensFiles), textArg("host"), textArg("vhost-count")},
 	},
 	{
-		Name: "fs copy", Kind: GlobalCommand, Series: bothSeries, Repeat: RepeatIdempotent, MinArgs: 3,
+		Name: "fs copy", Danger: OpensFiles | ReachesHosts, Kind: GlobalCommand, Series: bothSeries, Repeat: RepeatIdempotent, MinArgs: 3,
 		Params: []Param{
 			textArg("fs-driver").only(Series23), textArg("fs-args").only(Series23),
 			textArg("filter-name").only(Series24), textArg("source-path"), textArg("destination-path"),
 		},
 	},
 	{
-		Name: "fs delete", Kind: GlobalCommand, Series: bothSeries, Repeat: RepeatIdempotent, MinArgs: 2,
+		Name: "fs delete", Danger: OpensFiles | ReachesHosts, Kind: GlobalCommand, Series: bothSeries, Repeat: RepeatIdempotent, MinArgs: 2,
 		Params: []Param{
 			flagOpt('R', "recursive"), numberOpt('n', "max-parallel"), textArg("fs-driver").only(Series23),
 			textArg("fs-args").only(Series23), textArg("filter-name").only(Series24), listArg("path"),
 		},
 	},
 	{
-		Name: "fs get", Kind: GlobalCommand, Series: bothSeries, Repeat: RepeatReadOnly, MinArgs: 2, columns: 1,
+		Name: "fs get", Danger: OpensFiles | ReachesHosts, Kind: GlobalCommand, Series: bothSeries, Repeat: RepeatReadOnly, MinArgs: 2, columns: 1,
 		Params: []Param{
 			textArg("fs-driver").only(Series23), textArg("fs-args").only(Series23),
 			textArg("filter-name").only(Series24), textArg("path"),
 		},
 	},
 	{
-		Name: "fs iter", Kind: GlobalCommand, Series: bothSeries, Repeat: RepeatReadOnly, MinArgs: 2, columns: 1,
+		Name: "fs iter", Danger: OpensFiles | ReachesHosts, Kind: GlobalCommand, Series: bothSeries, Repeat: RepeatReadOnly, MinArgs: 2, columns: 1,
 		Params: []Param{
 			flagOpt('C', "no-cache"), flagOpt('O', "object-ids"), textArg("fs-driver").only(Series23),
 			textArg("fs-args").only(Series23), textArg("filter-name").only(Series24), textArg("path"),
 		},
 	},
 	{
-		Name: "fs iter-dirs", Kind: GlobalCommand, Series: bothSeries, Repeat: RepeatReadOnly, MinArgs: 2, columns: 1,
+		Name: "fs iter-dirs", Danger: OpensFiles | ReachesHosts, Kind: GlobalCommand, Series: bothSeries, Repeat: RepeatReadOnly, MinArgs: 2, columns: 1,
 		Params: []Param{
 			textArg("fs-driver").only(Series23), textArg("fs-args").only(Series23),
 			textArg("filter-name").only(Series24), textArg("path"),
 		},
 	},
 	{
-		Name: "fs metadata", Kind: GlobalCommand, Series: bothSeries, Repeat: RepeatReadOnly, MinArgs: 2, columns: 2,
+		Name: "fs metadata", Danger: OpensFiles | ReachesHosts, Kind: GlobalCommand, Series: bothSeries, Repeat: RepeatReadOnly, MinArgs: 2, columns: 2,
 		Params: []Param{
 			textArg("fs-driver").only(Series23), textArg("fs-args").only(Series23),
 			textArg("filter-name").only(Series24), textArg("path"),
 		},
 	},
 	{
-		Name: "fs put", Kind: GlobalCommand, Series: bothSeries, Repeat: RepeatIdempotent, MinArgs: 3,
+		Name: "fs put", Danger: OpensFiles | ReachesHosts, Kind: GlobalCommand, Series: bothSeries, Repeat: RepeatIdempotent, MinArgs: 3,
 		Params: []Param{
 			textOpt('h', "hash"), textArg("fs-driver").only(Series23), textArg("fs-args").only(Series23),
 			listOpt('m', "metadata").only(Series24), textArg("filter-name").only(Series24),
@@ -159,7 +159,7 @@ var globalCommands = []CommandInfo{
 		note: "Reads a file of the backend.",
 	},
 	{
-		Name: "fs stat", Kind: GlobalCommand, Series: bothSeries, Repeat: RepeatReadOnly, MinArgs: 2, columns: 2,
+		Name: "fs stat", Danger: OpensFiles | ReachesHosts, Kind: GlobalCommand, Series: bothSeries, Repeat: RepeatReadOnly, MinArgs: 2, columns: 2,
 		Params: []Param{
 			textArg("fs-driver").only(Series23), textArg("fs-args").only(Series23),
 			textArg("filter-name").only(Series24), textArg("path"),
@@ -188,7 +188,7 @@ var globalCommands = []CommandInfo{
 	{
 		Name: "kick", Kind: GlobalCommand, Series: bothSeries, Repeat: RepeatIdempotent, RepeatCode: CodeNotFound, columns: 1,
 		Params: []Param{
-			textOpt('a', "socket-path"), flagOpt('f', "force").only(Series23),
+			textOpt('a', "socket-path").danger(OpensFiles), flagOpt('f', "force").only(Series23),
 			textOpt('f', "passdb-field").only(Series24), textOpt('h', "dest-host").only(Series24),
 			listArg("mask"),
 		},
@@ -199,7 +199,7 @@ var globalCommands = []CommandInfo{
 		Params: []Param{numberOpt('s', "since")},
 	},
 	{
-		Name: "log find", Kind: GlobalCommand, Series: bothSeries, Repeat: RepeatReadOnly, columns: columnsNotSent,
+		Name: "log find", Danger: OpensFiles, Kind: GlobalCommand, Series: bothSeries, Repeat: RepeatReadOnly, columns: columnsNotSent,
 		Params: []Param{textArg("log-dir")},
 	},
 	{
@@ -209,21 +209,21 @@ var globalCommands = []CommandInfo{
 		Name: "log test", Kind: GlobalCommand, Series: bothSeries, Repeat: RepeatIdempotent,
 	},
 	{
-		Name: "mailbox mutf7", Kind: GlobalCommand, Series: bothSeries, Repeat: RepeatReadOnly, MinArgs: 1, columns: columnsNotSent,
+		Name: "mailbox mutf7", Right: RightRead, Kind: GlobalCommand, Series: bothSeries, Repeat: RepeatReadOnly, MinArgs: 1, columns: columnsNotSent,
 		Params: []Param{flagOpt('7', "to-utf8"), flagOpt('8', "from-utf8"), listArg("name")},
 	},
 	{
 		Name: "oldstats dump", Kind: GlobalCommand, Series: Series23, Repeat: RepeatReadOnly, MinArgs: 1, columns: columnsUnknown,
-		Params: []Param{textOpt('s', "socket-path"), textArg("type"), textArg("filter")},
+		Params: []Param{textOpt('s', "socket-path").danger(OpensFiles), textArg("type"), textArg("filter")},
 		note:   "Columns as the statistics process names them.",
 	},
 	{
 		Name: "oldstats reset", Kind: GlobalCommand, Series: Series23, Repeat: RepeatIdempotent,
-		Params: []Param{textOpt('s', "socket-path")},
+		Params: []Param{textOpt('s', "socket-path").danger(OpensFiles)},
 	},
 	{
 		Name: "penalty", Kind: GlobalCommand, Series: bothSeries, Repeat: RepeatReadOnly, columns: 4,
-		Params: []Param{textOpt('a', "socket-path"), textArg("netmask")},
+		Params: []Param{textOpt('a', "socket-path").danger(OpensFiles), textArg("netmask")},
 	},
 	{
 		Name: "process status", Kind: GlobalCommand, Series: bothSeries, Repeat: RepeatReadOnly, columns: 7,
@@ -232,7 +232,7 @@ var globalCommands = []CommandInfo{
 	{
 		Name: "proxy kick", Kind: GlobalCommand, Series: bothSeries, Repeat: RepeatIdempotent, columns: 1,
 		Params: []Param{
-			textOpt('a', "socket-path"), textOpt('f', "passdb-field"), textOpt('h', "host").only(Series23),
+			textOpt('a', "socket-path").danger(OpensFiles), textOpt('f', "passdb-field"), textOpt('h', "host").only(Series23),
 			listArg("user").only(Series23), textOpt('h', "dest-host").only(Series24),
 			listArg("mask").only(Series24),
 		},
@@ -240,7 +240,7 @@ var globalCommands = []CommandInfo{
 	{
 		Name: "proxy list", Kind: GlobalCommand, Series: bothSeries, Repeat: RepeatReadOnly, columns: columnsUnknown,
 		Params: []Param{
-			textOpt('a', "socket-path"), flagOpt('1', "separate-connections").only(Series24),
+			textOpt('a', "socket-path").danger(OpensFiles), flagOpt('1', "separate-connections").only(Series24),
 			textOpt('f', "passdb-field").only(Series24), listArg("mask").only(Series24),
 		},
 		note: "2.3: columns as the login processes name them; 2.4: as `who`.",
@@ -250,23 +250,23 @@ var globalCommands = []CommandInfo{
 	},
 	{
 		Name: "replicator add", Kind: GlobalCommand, Series: Series23, Repeat: RepeatIdempotent, MinArgs: 1,
-		Params: []Param{textOpt('a', "socket-path"), textArg("user-mask")},
+		Params: []Param{textOpt('a', "socket-path").danger(OpensFiles), textArg("user-mask")},
 	},
 	{
 		Name: "replicator dsync-status", Kind: GlobalCommand, Series: Series23, Repeat: RepeatReadOnly, columns: 3,
-		Params: []Param{textOpt('a', "socket-path")},
+		Params: []Param{textOpt('a', "socket-path").danger(OpensFiles)},
 	},
 	{
 		Name: "replicator remove", Kind: GlobalCommand, Series: Series23, Repeat: RepeatIdempotent, MinArgs: 1,
-		Params: []Param{textOpt('a', "socket-path"), textArg("user")},
+		Params: []Param{textOpt('a', "socket-path").danger(OpensFiles), textArg("user")},
 	},
 	{
 		Name: "replicator replicate", Kind: GlobalCommand, Series: Series23, Repeat: RepeatIdempotent, MinArgs: 1, columns: 1,
-		Params: []Param{textOpt('a', "socket-path"), flagOpt('f', "full-sync"), textOpt('p', "priority"), textArg("user-mask")},
+		Params: []Param{textOpt('a', "socket-path").danger(OpensFiles), flagOpt('f', "full-sync"), textOpt('p', "priority"), textArg("user-mask")},
 	},
 	{
 		Name: "replicator status", Kind: GlobalCommand, Series: Series23, Repeat: RepeatReadOnly, columns: columnsUnknown,
-		Params: []Param{textOpt('a', "socket-path"), textArg("user-mask")},
+		Params: []Param{textOpt('a', "socket-path").danger(OpensFiles), textArg("user-mask")},
 		note:   "Two columns, six with a user mask.",
 	},
 	{
@@ -278,11 +278,11 @@ var globalCommands = []CommandInfo{
 		Params: []Param{listArg("service")},
 	},
 	{
-		Name: "sis deduplicate", Kind: GlobalCommand, Series: Series23, Repeat: RepeatIdempotent, MinArgs: 2,
+		Name: "sis deduplicate", Danger: OpensFiles, Kind: GlobalCommand, Series: Series23, Repeat: RepeatIdempotent, MinArgs: 2,
 		Params: []Param{textArg("root-dir"), textArg("queue-dir")},
 	},
 	{
-		Name: "sis find", Kind: GlobalCommand, Series: bothSeries, Repeat: RepeatReadOnly, MinArgs: 2, columns: 1,
+		Name: "sis find", Danger: OpensFiles, Kind: GlobalCommand, Series: bothSeries, Repeat: RepeatReadOnly, MinArgs: 2, columns: 1,
 		Params: []Param{textArg("root-dir"), textArg("hash")},
 	},
 	{
@@ -294,7 +294,7 @@ var globalCommands = []CommandInfo{
 	},
 	{
 		Name: "stats dump", Kind: GlobalCommand, Series: bothSeries, Repeat: RepeatIdempotent, columns: columnsUnknown,
-		Params: []Param{textOpt('s', "socket-path"), flagOpt('r', "reset"), textOpt('f', "fields")},
+		Params: []Param{textOpt('s', "socket-path").danger(OpensFiles), flagOpt('r', "reset"), textOpt('f', "fields")},
 		note:   "Two columns and one for each field. `-r` resets the statistics, so that a repetition does not show them again.",
 	},
 	{
@@ -310,7 +310,7 @@ var globalCommands = []CommandInfo{
 	{
 		Name: "user", Kind: GlobalCommand, Series: bothSeries, Repeat: RepeatReadOnly, MinArgs: 1, columns: columnsUnknown,
 		Params: []Param{
-			textOpt('a', "socket-path"), listOpt('x', "auth-info"), textOpt('f', "field"),
+			textOpt('a', "socket-path").danger(OpensFiles), listOpt('x', "auth-info"), textOpt('f', "field"),
 			textOpt('e', "expand-field"), flagOpt('u', "userdb-only"), listArg("user-mask"),
 		},
 		note: "The output is JSON text, not fields.",
@@ -318,7 +318,7 @@ var globalCommands = []CommandInfo{
 	{
 		Name: "who", Kind: GlobalCommand, Series: bothSeries, Repeat: RepeatReadOnly, columns: columnsPerConnection,
 		Params: []Param{
-			textOpt('a', "socket-path"), flagOpt('1', "separate-connections"),
+			textOpt('a', "socket-path").danger(OpensFiles), flagOpt('1', "separate-connections"),
 			textOpt('f', "passdb-field").only(Series24), listArg("mask"),
 		},
 	},
@@ -330,12 +330,12 @@ var clientCommands = []CommandInfo{
 	{Name: "auth login", Kind: ClientCommand, Series: bothSeries, columns: columnsUnknown},
 	{Name: "auth lookup", Kind: ClientCommand, Series: bothSeries, columns: columnsUnknown},
 	{Name: "auth test", Kind: ClientCommand, Series: bothSeries, columns: columnsUnknown},
-	{Name: "compress-connect", Kind: ClientCommand, Series: Series24, columns: columnsUnknown},
+	{Name: "compress-connect", Danger: ReachesHosts, Kind: ClientCommand, Series: Series24, columns: columnsUnknown},
 	{Name: "config", Kind: ClientCommand, Series: bothSeries, columns: columnsUnknown},
-	{Name: "dump", Kind: ClientCommand, Series: bothSeries, columns: columnsUnknown},
-	{Name: "exec", Kind: ClientCommand, Series: bothSeries, columns: columnsUnknown},
+	{Name: "dump", Danger: OpensFiles, Kind: ClientCommand, Series: bothSeries, columns: columnsUnknown},
+	{Name: "exec", Danger: RunsPrograms, Kind: ClientCommand, Series: bothSeries, columns: columnsUnknown},
 	{Name: "help", Kind: ClientCommand, Series: bothSeries, columns: columnsUnknown},
 	{Name: "oldstats top", Kind: ClientCommand, Series: Series23, columns: columnsUnknown},
 	{Name: "pw", Kind: ClientCommand, Series: bothSeries, columns: columnsUnknown},
-	{Name: "zlibconnect", Kind: ClientCommand, Series: Series23, columns: columnsUnknown},
+	{Name: "zlibconnect", Danger: ReachesHosts, Kind: ClientCommand, Series: Series23, columns: columnsUnknown},
 }

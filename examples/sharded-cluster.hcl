@@ -64,6 +64,11 @@ backend_defaults {
     open     = "10s"
   }
 
+  # Whether a backend works is looked at also when nobody uses it.
+  health_check {
+    interval = "10s"
+  }
+
   timeouts {
     connect   = "2s"
     handshake = "5s"
@@ -76,13 +81,14 @@ shard "s1" {
   }
 }
 
-# Both serve the same mail; mail2a is the preferred one.
+# Both serve the same mail; mail2b is used when mail2a cannot be.
 shard "s2" {
   backend "mail2a" {
     address = "10.0.1.2:24245"
   }
   backend "mail2b" {
     address = "10.0.2.2:24245"
+    standby = true
   }
 }
 
@@ -119,3 +125,7 @@ limits {
   max_sessions  = 4000
   drain_timeout = "1m"
 }
+
+# For "doveadm-proxy backends", "drain mail2a" and the like, as root or as the
+# proxy's user. What an operator wants outlives a restart.
+admin {}

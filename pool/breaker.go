@@ -35,6 +35,9 @@ type breaker struct {
 	cb       *gobreaker.TwoStepCircuitBreaker[struct{}]
 	halfOpen atomic.Bool
 	open     time.Duration
+	born     time.Time
+	until    atomic.Int64 // while open: when it lets a probe through, in ns since born; else 0
+	closedAt atomic.Int64 // when it closed, in ns since born; 0: it never opened
 	log      hclog.Logger
 
 	// gobreaker calls back under its own lock. The changes are kept here until
@@ -50,7 +53,7 @@ type breaker struct {
 }
 
 func newBreaker(name string, c config.Breaker, log hclog.Logger) *breaker {
-	b := &breaker{open: c.Open, log: log}
+	b := &breaker{open: c.Open, born: time.Now(), log: log}
 	b.cb = gobreaker.NewTwoStepCircuitBreaker[struct{}](gobreaker.Settings{
 		Name:          name,
 		MaxRequests:   uint32(c.Probes),
@@ -64,6 +67,13 @@ func newBreaker(name string, c config.Breaker, log hclog.Logger) *breaker {
 
 func (b *breaker) onChange(_ string, from, to State) {
 	b.halfOpen.Store(to == HalfOpen)
+	b.until.Store(0)
+	switch to {
+	case Open:
+		b.until.Store(sinceBorn(b.born) + int64(b.open))
+	case Closed:
+		b.closedAt.Store(sinceBorn(b.born))
+	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.changes = append(b.changes, [2]State{from, to})
@@ -111,6 +121,13 @@ func (b *breaker) tell(err error) {
 	if done, refused := b.cb.Allow(); refused == nil {
 		done(err)
 	}
+}
+
+// isOpen reports whether allow would refuse a command outright. It takes no
+// lock, unlike state.
+func (b *breaker) isOpen() bool {
+	until := b.until.Load()
+	return until != 0 && sinceBorn(b.born) < until
 }
 
 // state may be called with the pool's lock held, report must follow without.

@@ -41,6 +41,9 @@ func (c *Conn) Client() *doveadm.ClientConn { return c.link.client }
 // to be released. Any goroutine may call it before that.
 func (c *Conn) Cut() { cut(c.link.client) }
 
+// Severed reports whether an operator's Down has cut the connection.
+func (c *Conn) Severed() bool { return c.link.epoch < c.pool.severed.Load() }
+
 // Reused reports whether the connection served a command or was idle before.
 // The loss of such a connection may be its end that the backend had decided
 // earlier, for instance at a reload.
@@ -81,8 +84,8 @@ func (c *Conn) Release(o Outcome) {
 		c.tell(nil)
 	case Failed:
 		switch {
-		case p.ctx.Err() != nil:
-			c.tell(errNoVerdict) // Close may have cut it
+		case p.ctx.Err() != nil || c.Severed():
+			c.tell(errNoVerdict) // Close may have cut it, or an operator
 		case c.done == nil:
 			p.breaker.tell(errLost) // Answering said that all is well
 		default:
@@ -92,10 +95,14 @@ func (c *Conn) Release(o Outcome) {
 		c.tell(errNoVerdict)
 	}
 
+	p.busy.Add(-1)
 	now := time.Now()
 	why := l.spent(o, now, p.limits.MaxCommands)
 	p.mu.Lock()
 	p.takeBack(c)
+	if o == Failed && !c.Severed() {
+		p.fail(errLost)
+	}
 	if why != "" {
 		p.forget(l, why)
 	} else {

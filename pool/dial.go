@@ -193,6 +193,7 @@ func (p *Pool) dialFailed(start time.Time, err error) {
 
 	p.mu.Lock()
 	p.stat.DialErrors++
+	p.fail(err)
 	if noGreeting {
 		p.stat.NoGreeting++
 		p.full = true

@@ -76,7 +76,7 @@ func (l *link) spent(o Outcome, now time.Time, maxCommands int) CloseReason {
 	l.broken = o == Failed || o == Abandoned
 	switch {
 	case o == Failed:
-		return closedLost
+		return ClosedLost
 	case o == Abandoned:
 		return closedAbandoned
 	case o != Reusable:
@@ -88,7 +88,7 @@ func (l *link) spent(o Outcome, now time.Time, maxCommands int) CloseReason {
 	case !l.expires.IsZero() && !now.Before(l.expires):
 		return closedLifetime
 	case l.client.NetConn().SetDeadline(time.Time{}) != nil:
-		return closedLost
+		return ClosedLost
 	}
 	l.client.Shrink()
 	return ""

@@ -60,7 +60,7 @@ func (p *Pool) sweep() time.Time {
 	}
 	if p.limits.MinIdle > 0 {
 		for !p.closed && len(p.idle)+p.dialing < p.limits.MinIdle && p.opened() < p.limits.MaxOpen &&
-			!p.paused() && p.breaker.state() == Closed {
+			!p.paused() && p.Operator() == Active && p.breaker.state() == Closed {
 			p.startDial()
 		}
 		at(now.Add(refillInterval))

@@ -1,6 +1,7 @@
 // Package pool keeps the authenticated connections to one backend: how many
 // there are, who waits for one, which may be used again, and whether the
-// backend is asked at all (its circuit breaker).
+// backend is asked at all (its circuit breaker, its health checks, and what an
+// operator wants).
 //
 //	conn, err := p.Acquire(ctx, pool.Shared)
 //	if err != nil { ... } // nothing was sent
@@ -14,7 +15,7 @@
 //
 //   - At most max_open connections are being dialled, open or being closed: a
 //     dial starts after the connection whose place it takes has been closed
-//     here. The backend may notice that end later than the new beginning, and
+//     here. One more belongs to the health checks. The backend may notice that end later than the new beginning, and
 //     a command that was abandoned keeps its process until it is done.
 //   - A connection has one owner: the pool, or the one Conn that Acquire
 //     returned, until its Release.
@@ -65,6 +66,7 @@ const (
 // goroutine.
 type Pool struct {
 	name    string
+	address string
 	limits  config.Pool
 	dial    DialFunc
 	dialer  *dialer // behind dial; nil where dial is somebody else's
@@ -79,6 +81,12 @@ type Pool struct {
 	acquired atomic.Uint64
 	born     time.Time
 	answered atomic.Int64 // when the backend last said something, in ns since born
+
+	busy     atomic.Int64  // commands that have a connection or wait for one
+	operator atomic.Int32  // an Operator; changes under mu
+	health   atomic.Int32  // a Health
+	back     atomic.Int64  // when the backend came back, in ns since born; 0: never
+	severed  atomic.Uint64 // connections of epochs before this were cut by Down
 
 	// mu guards what follows. Nothing blocks under it, and the only lock taken
 	// under it is the breaker's. Who changed something lets go of it by unlock.
@@ -106,6 +114,7 @@ type Pool struct {
 // unless min_idle asks for it. A nil dial uses Dial.
 func New(b config.Backend, dial DialFunc, log hclog.Logger) *Pool {
 	log = log.With("backend", b.Name)
+	checkDial := dial
 	var own *dialer
 	if b.Pool.MaxBulk == 0 {
 		b.Pool.MaxBulk = b.Pool.MaxOpen
@@ -116,6 +125,7 @@ func New(b config.Backend, dial DialFunc, log hclog.Logger) *Pool {
 	}
 	p := &Pool{
 		name:    b.Name,
+		address: b.Address,
 		limits:  b.Pool,
 		dial:    dial,
 		dialer:  own,
@@ -129,6 +139,9 @@ func New(b config.Backend, dial DialFunc, log hclog.Logger) *Pool {
 	}
 	p.ctx, p.cancel = context.WithCancel(context.Background())
 	p.wg.Go(p.maintain)
+	if b.HealthCheck.Interval > 0 {
+		p.wg.Go(newChecker(p, b, checkDial).run)
+	}
 	return p
 }
 
@@ -143,6 +156,9 @@ func (p *Pool) Acquire(ctx context.Context, use Use) (*Conn, error) {
 // AcquireFor returns a connection for one command of a client; the caller
 // releases it. It waits at most acquire_timeout, and less if ctx ends.
 func (p *Pool) AcquireFor(ctx context.Context, use Use, client Client) (*Conn, error) {
+	if p.Operator() != Active {
+		return nil, ErrOutOfService // whatever the breaker says
+	}
 	done, err := p.breaker.allow()
 	p.breaker.report()
 	if err != nil {
@@ -152,7 +168,9 @@ func (p *Pool) AcquireFor(ctx context.Context, use Use, client Client) (*Conn, e
 		return nil, err
 	}
 	c := &Conn{pool: p, done: done, bulk: client.Bulk}
+	p.busy.Add(1)
 	if err := p.provide(ctx, c, use, client); err != nil {
+		p.busy.Add(-1)
 		c.tell(errNoVerdict)
 		p.breaker.report()
 		return nil, err
@@ -329,12 +347,15 @@ func (p *Pool) Close(ctx context.Context) error {
 	return err
 }
 
-// cut closes the connections in use under their users.
+// cut closes the connections in use under their users, but for those that were
+// opened since the last retire.
 func (p *Pool) cut() int {
 	p.mu.Lock()
 	links := make([]*link, 0, len(p.all))
 	for l := range p.all {
-		links = append(links, l)
+		if l.epoch < p.epoch {
+			links = append(links, l)
+		}
 	}
 	p.mu.Unlock()
 	for _, l := range links {

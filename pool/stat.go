@@ -16,7 +16,7 @@ const (
 	closedUsedUp    CloseReason = "used_up"   // a command or status after which it is not used again
 	closedAbandoned CloseReason = "abandoned" // the command was given up, for instance because the client left
 	closedUnclean   CloseReason = "unclean"   // bytes came behind the status
-	closedLost      CloseReason = "lost"      // failed while in use
+	ClosedLost      CloseReason = "lost"      // failed while in use
 	closedDead      CloseReason = "dead"      // found ended when it was wanted
 	closedStray     CloseReason = "stray"     // found with bytes nobody asked for
 	closedEvicted   CloseReason = "evicted"   // made room for a fresh one
@@ -34,6 +34,10 @@ type Stat struct {
 
 	BulkInUse   int // of InUse: by bulk clients
 	BulkWaiting int // of Waiting
+	Operator    Operator
+	Health      Health
+	LastError   string // of a dial, a health check, or a connection lost; empty: none yet
+	LastErrorAt time.Time
 
 	Acquired          uint64        // connections lent
 	Waits             uint64        // Acquires that had to dial or wait
@@ -47,6 +51,8 @@ type Stat struct {
 	DialErrors        uint64
 	NoGreeting        uint64 // of DialErrors: accepted, never greeted
 	BreakerOpened     uint64
+	HealthChecks      uint64
+	HealthErrors      uint64                 // of HealthChecks: failed
 	Closed            map[CloseReason]uint64 // connections by reason
 }
 
@@ -65,7 +71,11 @@ func (p *Pool) Stat() Stat {
 	s.BulkInUse = p.bulkInUse
 	s.BulkWaiting = p.bulk.length
 	s.Breaker = p.breaker.state()
+	s.Operator, s.Health = p.Operator(), p.Health()
 	s.BreakerOpened = p.breaker.timesOpened()
 	s.Closed = maps.Clone(p.stat.Closed)
 	return s
 }
+
+// fail keeps an error for Stat. The caller holds mu.
+func (p *Pool) fail(err error) { p.stat.LastError, p.stat.LastErrorAt = err.Error(), time.Now() }

@@ -204,6 +204,8 @@ func (p *Pool) serve() {
 	switch {
 	case p.closed:
 		p.failAll(ErrClosed)
+	case p.Operator() != Active:
+		p.failAll(ErrOutOfService)
 	case p.breaker.state() == Open:
 		p.stat.RejectedByBreaker += uint64(p.waiting())
 		p.failAll(ErrBreakerOpen)

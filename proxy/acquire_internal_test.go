@@ -17,7 +17,7 @@ import (
 // closed goes to the pool in its place, not to the next backend.
 func TestReplacedPoolIsNoFailure(t *testing.T) {
 	srv := doveadmtest.NewServer(t, doveadmtest.Options{Minor: doveadm.MaxMinor})
-	var backends []backend
+	var backends []*backend
 	for _, name := range []string{"first", "standby"} {
 		c := config.Backend{
 			Name: name, Address: srv.Addr(), Pool: config.Pool{MaxOpen: 1, MaxIdle: 1},
@@ -31,14 +31,13 @@ func TestReplacedPoolIsNoFailure(t *testing.T) {
 		t.Fatal(err)
 	}
 	task := &task{session: &session{ctx: t.Context()}, request: request{info: &doveadm.CommandInfo{}}}
-	release, conn, from, err := task.acquire(backends, pool.Shared)
+	_, conn, from, err := task.acquire(backends, pool.Shared)
 	if !errors.Is(err, pool.ErrClosed) {
 		t.Errorf("connected to %v, %v, want %v", from, err, pool.ErrClosed)
 	}
 	if conn != nil {
 		conn.Release(pool.Reusable)
 	}
-	release()
 	if n := srv.Accepted(); n != 0 {
 		t.Errorf("%d connections", n)
 	}

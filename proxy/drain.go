@@ -52,6 +52,7 @@ func (p *Proxy) Drain(ctx context.Context, o Drain) error {
 	p.reloading.Lock()
 	defer p.reloading.Unlock()
 	p.mu.Lock()
+	p.ending = true
 	listeners := p.listeners
 	p.listeners = nil
 	p.mu.Unlock()

@@ -87,6 +87,7 @@ func TestWhatAClientSees(t *testing.T) {
 		{"dial to the backend failed: failover", kinds, failover},
 		{"login to the backend failed", some, backendLoginFailed},
 		{"login to the backend failed: no doveadm server", kinds, notADoveadmServer},
+		{"TLS to the backend failed", kinds, backendTLSFailed},
 		{"connected, but the backend never greets", some, neverGreets},
 		{"backend closed before any reply byte, on a reused connection, command may be repeated", some, repeated},
 		{"backend closed before any reply byte, on a reused connection, command may be repeated: once", some, repeatedOnce},
@@ -444,6 +445,22 @@ func TestConnectTimeout(t *testing.T) {
 	c := s.login(t, client13)
 	c.refused(t, "\talice\tquota get\n", "-TEMPFAIL", "backend b1: dial tcp "+address, "timeout")
 	s.log.wait(t, "[ERROR]", "outcome=unavailable", "timeout")
+}
+
+func backendTLSFailed(t *testing.T, p pair) {
+	a, other := newAuthority(t), newAuthority(t)
+	srv, toBackend := a.backend(t, config.TLSImplicit, answer)
+	s := start(t, configure(t, both(toBackend, neverOpens, func(c *config.Config) { first(c).TLS.CAFile = other.path("ca.crt") }), srv.Addr()))
+	c := s.login(t, p.client)
+	c.refused(t, "\talice\tquota get\n", "-TEMPFAIL", "backend b1", "TLS: ", "certificate")
+	s.log.wait(t, "[ERROR]", "outcome=unavailable", "status=-TEMPFAIL")
+	if n := len(srv.Commands()); n > 0 {
+		t.Errorf("%d commands arrived", n)
+	}
+	cfg := configure(t, toBackend, srv.Addr())
+	cfg.Listeners = s.cfg.Listeners
+	must(t, s.Reload(cfg))
+	c.works(t)
 }
 
 func neverGreets(t *testing.T, p pair) {

@@ -104,15 +104,16 @@ func (t *task) forward(snap *snapshot) (keep bool, err error) {
 		wanted = pool.Fresh
 	}
 	use := wanted
-	backends := snap.shards[t.res.shard]
+	shard := snap.shards[t.res.shard]
 	t.client = snap.clients[t.session.client]
 	start := time.Now()
-	err = t.client.place(t.session.ctx, backends[0].limits.AcquireTimeout)
+	err = t.client.place(t.session.ctx, shard.members[0].limits.AcquireTimeout)
 	t.res.wait += time.Since(start)
 	if err != nil {
 		return t.noConnection(err), nil
 	}
 	defer t.client.release()
+	backends := shard.inOrder(t.cmd.User)
 	var visited []string // addresses, once referrals begin
 	for {
 		release, conn, from, err := t.acquire(backends, use)
@@ -150,7 +151,7 @@ func (t *task) forward(snap *snapshot) (keep bool, err error) {
 				t.res.reason = fmt.Sprintf("backend %s refers to %s: %v", from.Name(), printable(rl.referral), err)
 				return t.answer(doveadm.CodeTempFail), nil
 			}
-			backends, use = []backend{next}, wanted
+			backends, use = []*backend{next}, wanted
 			continue
 		}
 		return v == finished, nil
@@ -168,55 +169,63 @@ func (t *task) noConnection(err error) (keep bool) {
 }
 
 // route finds the shard of the command.
-func (t *task) route(snap *snapshot) *refusal {
-	user, info := t.cmd.User, t.request.info
+func (t *task) route(snap *snapshot) (refused *refusal) {
+	t.res.shard, refused = snap.shardOf(&t.request)
+	return refused
+}
+
+// shardOf finds the shard of a command.
+func (s *snapshot) shardOf(r *request) (string, *refusal) {
+	user := r.cmd.User
 	if user == "" {
 		// No user, no route; where there is one shard none is needed.
-		if shard, ok := snap.only(); ok {
-			t.res.shard = shard
-			return nil
+		if shard, ok := s.only(); ok {
+			return shard, nil
 		}
-		if info.Kind == doveadm.GlobalCommand {
-			return &refusal{denied, doveadm.CodeUsage, t.cmd.Name + " is not for a mail user, and the user name field names none whose backend it could go to"}
+		if r.info.Kind == doveadm.GlobalCommand {
+			return "", &refusal{denied, doveadm.CodeUsage, r.cmd.Name + " is not for a mail user, and the user name field names none whose backend it could go to"}
 		}
-		return &refusal{noUser, doveadm.CodeNoUser, "no user name given"}
+		return "", &refusal{noUser, doveadm.CodeNoUser, "no user name given"}
 	}
-	decision, err := snap.table.Route(user)
+	decision, err := s.table.Route(user)
 	switch {
 	case errors.Is(err, router.ErrNoRoute):
-		return &refusal{noUser, doveadm.CodeNoUser, "no route names a shard for the user"}
+		return "", &refusal{noUser, doveadm.CodeNoUser, "no route names a shard for the user"}
 	case err != nil:
-		return &refusal{noRoute, doveadm.CodeTempFail, err.Error()}
+		return "", &refusal{noRoute, doveadm.CodeTempFail, err.Error()}
 	}
-	t.res.shard = decision.Shard
-	return nil
+	return decision.Shard, nil
 }
 
 // acquire takes a connection to the first backend that has one, and for a
-// tunnel one of the few places for tunnels. The error is that of the last
-// backend.
-func (t *task) acquire(backends []backend, use pool.Use) (release func(), c *pool.Conn, from backend, err error) {
+// tunnel one of the few places for tunnels. The error has those of all.
+func (t *task) acquire(backends []*backend, use pool.Use) (release func(), c *pool.Conn, from *backend, err error) {
 	ctx := t.session.ctx
 	start := time.Now()
 	defer func() { t.res.wait += time.Since(start) }()
-	release = func() {}
 	for _, b := range backends {
+		release := func() {}
+		var why error
 		if t.request.info.Tunnel {
-			if release, err = b.takeTunnel(ctx, t.client); err != nil {
-				err = fmt.Errorf("backend %s: %w", b.Name(), err)
-				continue
+			release, why = b.takeTunnel(ctx, t.client)
+		}
+		if why == nil {
+			if c, why = b.AcquireFor(ctx, use, t.client.forPool()); why == nil {
+				return release, c, b, nil
 			}
 		}
-		if c, err = b.AcquireFor(ctx, use, t.client.forPool()); err == nil {
-			return release, c, b, nil
-		}
 		release()
-		err = fmt.Errorf("backend %s: %w", b.Name(), err)
-		if errors.Is(err, pool.ErrClosed) || ctx.Err() != nil {
-			break // replaced by a reload, which is no reason for the next one
+		why = fmt.Errorf("backend %s: %w", b.Name(), why)
+		if err == nil {
+			err = why
+		} else {
+			err = fmt.Errorf("%w; %w", err, why)
+		}
+		if errors.Is(why, pool.ErrClosed) || ctx.Err() != nil {
+			break // replaced by a reload, or given up: no reason for the next one
 		}
 	}
-	return release, nil, backend{}, err
+	return nil, nil, nil, err
 }
 
 // exchange sends the command, relays the reply and gives the connection back.
@@ -258,8 +267,10 @@ func (t *task) exchange(rl *relay) verdict {
 func (t *task) finish(rl *relay) verdict {
 	status := rl.scan.Status()
 	after := pool.Answered
-	// After -D a server of 2.4 logs more for the next command than it was told to.
-	if t.request.info.Kind != doveadm.GlobalCommand && !rl.stray && rl.inputDone && !t.cmd.Debug &&
+	// After -v and -D a server of 2.4 logs more for the next command than it was
+	// told to: debug lines, which would reach whoever has the connection then.
+	louder := (t.cmd.Verbose || t.cmd.Debug) && rl.client().ServerMinor() >= doveadm.MinorExtraFields
+	if t.request.info.Kind != doveadm.GlobalCommand && !rl.stray && rl.inputDone && !louder &&
 		(status.OK || status.Code == doveadm.CodeNoUser || status.Code == doveadm.CodeNotFound) {
 		after = pool.Reusable
 	}
@@ -323,7 +334,7 @@ func (t *task) interrupted(rl *relay, err error) verdict {
 	case rl.stuck.Load():
 		rl.release(pool.Failed)
 		t.res.outcome = timedOut
-		t.res.reason = fmt.Sprintf("backend %s took nothing of the command for %s (timeouts.write)", t.res.backend, rl.from.timeouts.Write)
+		t.res.reason = rl.stuckReason(t.res.backend)
 	case errors.Is(err, os.ErrDeadlineExceeded):
 		rl.release(pool.Failed)
 		t.res.outcome = timedOut
@@ -337,6 +348,10 @@ func (t *task) interrupted(rl *relay, err error) verdict {
 		rl.release(pool.Abandoned)
 		t.res.outcome = unanswered
 		t.res.reason = fmt.Sprintf("backend %s closed the connection without a reply (wrong arguments, or a crash: see its log)", t.res.backend)
+	case rl.conn.Severed():
+		rl.release(pool.Failed)
+		t.res.outcome = lost
+		t.res.reason = fmt.Sprintf("an operator took backend %s down in the middle of the command", t.res.backend)
 	default:
 		rl.release(pool.Failed)
 		t.res.outcome = lost
@@ -416,7 +431,7 @@ func milliseconds(d time.Duration) string {
 
 // takeTunnel waits for a place for a tunnel to b. Bulk clients have half of
 // them at most.
-func (b backend) takeTunnel(ctx context.Context, who client) (release func(), err error) {
+func (b *backend) takeTunnel(ctx context.Context, who client) (release func(), err error) {
 	if b.limits.MaxTunnels == 0 {
 		return func() {}, errors.New("pool.max_tunnels allows no tunnels")
 	}

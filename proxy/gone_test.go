@@ -3,6 +3,7 @@ package proxy_test
 import (
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/doveadm-proxy/doveadm-proxy/config"
 	"github.com/doveadm-proxy/doveadm-proxy/doveadm"
@@ -54,8 +55,10 @@ func TestClientGoneFreesBackend(t *testing.T) {
 					} else {
 						<-arrived
 					}
+					begin := time.Now()
 					must(t, c.nc.Close())
 					eventually(t, "the connection to the backend is closed", func() bool { return len(srv.Conns()) == 0 })
+					t.Logf("after %v", time.Since(begin))
 					s.log.wait(t, "[INFO]", "outcome=client-gone", "reason=\"the client closed the connection\"")
 					s.login(t, client13).works(t) // by the breaker, too
 				})

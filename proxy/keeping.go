@@ -9,6 +9,7 @@ import (
 	"github.com/hashicorp/go-hclog"
 
 	"github.com/doveadm-proxy/doveadm-proxy/config"
+	"github.com/doveadm-proxy/doveadm-proxy/internal/unixsocket"
 )
 
 // keeping lends listeners from process to process: what one opened, the next
@@ -88,9 +89,9 @@ func (k *keeping) store(c config.Listener, nl net.Listener, log hclog.Logger) ne
 	switch l := nl.(type) {
 	case *net.TCPListener:
 		socket = l
-	case unixListener:
+	case *unixsocket.Listener:
 		socket = l
-		kept.Listener, kept.path = l.UnixListener, l.path
+		kept.Listener, kept.path = l.UnixListener, l.Path
 	}
 	file, err := socket.File()
 	if err == nil {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"path/filepath"
@@ -515,9 +516,9 @@ func TestUnixListener(t *testing.T) {
 	nc := talk("VERSION\tdoveadm-server\t1\t0\n", "+\n")
 	_, err = nc.Write([]byte("\talice\tquota get\n"))
 	must(t, err)
-	got := make([]byte, 100)
-	n, err := nc.Read(got)
-	if err != nil || string(got[:n]) != "alice\t1\t\n+\n" {
+	const want = "alice\t1\t\n+\n"
+	got := make([]byte, len(want))
+	if n, err := io.ReadFull(nc, got); err != nil || string(got) != want {
 		t.Errorf("got %q, %v", got[:n], err)
 	}
 	s.log.wait(t, "command:", "client=panel", "peer=local")

@@ -2,6 +2,7 @@ package proxy_test
 
 import (
 	"io"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -191,4 +192,30 @@ func TestMemoryLimit(t *testing.T) {
 	s.cfg.Limits.MaxMemory = 0
 	must(t, s.Reload(s.cfg))
 	s.login(t, client13).works(t)
+}
+
+// Who connects and says nothing leaves no goroutine and no place in the books.
+func TestSilentConnectionsLeaveNothing(t *testing.T) {
+	s, _ := startWith(t, 3, answer, func(c *config.Config) { c.Limits.MaxSessions = 50 })
+	s.login(t, client13).works(t)
+	before := runtime.NumGoroutine()
+	for range 20 {
+		var silent []*client
+		for range 40 {
+			silent = append(silent, s.connect(t))
+		}
+		for i, c := range silent {
+			if i%2 == 0 {
+				c.reset()
+			} else {
+				must(t, c.nc.Close())
+			}
+		}
+	}
+	eventually(t, "their goroutines have ended", func() bool { return runtime.NumGoroutine() <= before })
+	var sessions []*client
+	for range 49 {
+		sessions = append(sessions, s.login(t, client13))
+	}
+	sessions[0].works(t)
 }

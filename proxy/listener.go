@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"net"
 	"os"
 	"strings"
@@ -13,6 +12,7 @@ import (
 
 	"github.com/doveadm-proxy/doveadm-proxy/config"
 	"github.com/doveadm-proxy/doveadm-proxy/internal/tlsfiles"
+	"github.com/doveadm-proxy/doveadm-proxy/internal/unixsocket"
 )
 
 // cancelled is a context that is over.
@@ -140,58 +140,12 @@ func (p *Proxy) open(c config.Listener) (net.Listener, error) {
 	if c.Network == "tcp" {
 		nl, err = net.Listen("tcp", c.Address)
 	} else {
-		nl, err = listenUnix(c.Address, c.Mode)
+		nl, err = unixsocket.Listen(c.Address, c.Mode)
 	}
 	if err != nil {
 		return nil, err
 	}
 	return p.keeping.store(c, nl, p.log), nil
-}
-
-// listenUnix replaces a socket that nobody listens on, which an earlier
-// process left behind.
-func listenUnix(path string, mode fs.FileMode) (net.Listener, error) {
-	info, err := os.Lstat(path)
-	if err == nil {
-		if info.Mode().Type() != fs.ModeSocket {
-			return nil, fmt.Errorf("%s exists and is not a socket: remove it or choose another path", path)
-		}
-		nc, err := net.Dial("unix", path)
-		if err == nil {
-			nc.Close()
-			return nil, fmt.Errorf("%s: another process listens on it", path)
-		}
-		if err := os.Remove(path); err != nil {
-			return nil, err
-		}
-	}
-	// Between bind and chmod the socket has the mode that the umask leaves,
-	// so it is made under a name that nobody knows.
-	hidden := fmt.Sprintf("%s.%d", path, os.Getpid())
-	nl, err := net.ListenUnix("unix", &net.UnixAddr{Name: hidden, Net: "unix"})
-	if err != nil {
-		return nil, err
-	}
-	nl.SetUnlinkOnClose(false)
-	if err := errors.Join(os.Chmod(hidden, mode), os.Rename(hidden, path)); err != nil {
-		nl.Close()
-		os.Remove(hidden)
-		return nil, err
-	}
-	return unixListener{nl, path}, nil
-}
-
-// unixListener removes its socket when it is closed.
-type unixListener struct {
-	*net.UnixListener
-	path string
-}
-
-func (l unixListener) Addr() net.Addr { return &net.UnixAddr{Name: l.path, Net: "unix"} }
-
-func (l unixListener) Close() error {
-	os.Remove(l.path)
-	return l.UnixListener.Close()
 }
 
 // accept starts the accept loop of l. The caller holds mu.

@@ -45,14 +45,20 @@ func newBackend(t testing.TB, minor doveadm.Minor, h handler) *doveadmtest.Serve
 }
 
 // configure returns a configuration with the defaults of everything, changed
-// by change. Each backend is the only one of a shard: backend b1 of shard s1
+// by change, and a client who may do everything. Each backend is the only one of a shard: backend b1 of shard s1
 // has the users *@s1, and alice is on s1.
 func configure(t testing.TB, change func(c *config.Config), backends ...string) *config.Config {
 	t.Helper()
 	var hcl strings.Builder
 	fmt.Fprintf(&hcl, `
 listener "main" { address = "127.0.0.1:0" }
-client %q { password = %q }
+client %q {
+  password = %q
+  allow {
+    commands  = ["*", "admin"]
+    dangerous = ["files", "hosts", "programs", "users", "settings", "unknown"]
+  }
+}
 backend_defaults { password = %q }
 limits { spool_dir = %q }
 route "match" {

@@ -159,6 +159,9 @@ func (p *Proxy) Passwords() []Password {
 	var all []Password
 	for _, name := range slices.Sorted(maps.Keys(snap.clients)) {
 		w := snap.clients[name].passwords
+		if snap.clients[name].Password.Empty() {
+			continue
+		}
 		s := Password{Client: name, File: w.path, HasOld: w.now().HasOld()}
 		if w.file != nil {
 			s.Changed = w.file.Changed()

@@ -49,11 +49,11 @@ type Proxy struct {
 	keeping keeping
 	logins  *auth.Cache
 	audit   *audit.Log
+	spool   *spoolBudget
+	wishes  *wishes
 
 	penalties *penalty.Table
 	loginStat loginCounts
-
-	spool *spoolBudget
 
 	resources resources
 
@@ -69,6 +69,8 @@ type Proxy struct {
 	listeners map[string]*listener // by address
 	sessions  map[*session]struct{}
 	admission admission
+	serves    bool // Serve was called
+	ending    bool // Drain was called
 	draining  bool
 
 	accepting sync.WaitGroup // accept loops
@@ -92,6 +94,10 @@ func New(cfg *config.Config, o Options) (*Proxy, error) {
 		admission: admission{addresses: make(map[netip.Addr]int), clients: make(map[string]int)},
 	}
 	p.cut, p.cutNow = context.WithCancelCause(context.Background())
+	var warning error
+	if p.wishes, warning = loadWishes(cfg.Admin.StateFile); warning != nil {
+		p.log.Error("what operators want of backends is not known: all of them are active", "error", warning)
+	}
 	snap, err := p.build(cfg, nil)
 	if err != nil {
 		return nil, err
@@ -127,6 +133,7 @@ func New(cfg *config.Config, o Options) (*Proxy, error) {
 func (p *Proxy) Serve() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	p.serves = true
 	for _, l := range p.listeners {
 		p.accept(l)
 	}
@@ -177,7 +184,7 @@ func (p *Proxy) Reload(cfg *config.Config) error {
 		}
 		snap.discard(old)
 		sink.Close()
-		return errors.New("the proxy is shutting down")
+		return errShuttingDown
 	}
 	var closing []*listener
 	wanted := make(map[string]*listenerSettings)
@@ -212,6 +219,8 @@ func (p *Proxy) Reload(cfg *config.Config) error {
 	}
 	return nil
 }
+
+var errShuttingDown = errors.New("the proxy is shutting down")
 
 // ReopenAudit opens the file of the audit log anew, as after it was renamed. A
 // reload does so, too.

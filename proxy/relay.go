@@ -19,7 +19,7 @@ import (
 type relay struct {
 	task *task
 	conn *pool.Conn
-	from backend
+	from *backend
 	scan doveadm.ReplyScanner
 
 	// mayRepeat: if the connection is lost before the reply begins, the
@@ -38,7 +38,8 @@ type relay struct {
 	sending   sync.WaitGroup // the goroutine that writes the input
 	stopped   atomic.Bool    // it shall write no more
 	inputDone bool           // all of it has been written, or there is none
-	stuck     atomic.Bool    // the backend took nothing for timeouts.write
+	inputEnd  time.Time      // when it must have been written; zero: there is none
+	stuck     atomic.Bool    // the backend took nothing for timeouts.write, or the input for inputTime
 
 	deadlines deadlines // of the reply
 }
@@ -70,6 +71,7 @@ func (r *relay) send() error {
 		if err := r.prepareInput(&cmd); err != nil {
 			return err
 		}
+		r.inputEnd = time.Now().Add(inputTime)
 	}
 	r.deadlines.begin(r.client().NetConn(), t.request.info.Class(), r.from.timeouts, t.input == nil || t.input.inMemory())
 	r.deadline()
@@ -96,14 +98,41 @@ func (r *relay) send() error {
 	return nil
 }
 
+// inputTime is how long a backend may take to take the input of a command.
+// Dovecot reads one for five minutes in all, however fast it comes
+// (DOVEADM_MAIL_CMD_INPUT_TIMEOUT_MSECS in doveadm-mail.c), then answers and
+// takes what has not been read for commands. A connection that ends before is
+// the end of the input to it.
+const inputTime = 4 * time.Minute
+
 // deadline begins timeouts.write.
 func (r *relay) deadline() {
-	if w := r.from.timeouts.Write; w > 0 {
-		r.client().NetConn().SetWriteDeadline(time.Now().Add(w))
+	if end := r.writeEnd(time.Now()); !end.IsZero() {
+		r.client().NetConn().SetWriteDeadline(end)
 	}
 }
 
-// noteStuck reports whether err is the end of timeouts.write.
+// writeEnd is when a write that begins now must have ended; zero: whenever.
+func (r *relay) writeEnd(now time.Time) time.Time {
+	var end time.Time
+	if w := r.from.timeouts.Write; w > 0 {
+		end = now.Add(w)
+	}
+	if !r.inputEnd.IsZero() && (end.IsZero() || r.inputEnd.Before(end)) {
+		end = r.inputEnd
+	}
+	return end
+}
+
+// stuckReason says why a write to the backend did not end in time.
+func (r *relay) stuckReason(backend string) string {
+	if !r.inputEnd.IsZero() && !time.Now().Before(r.inputEnd) {
+		return fmt.Sprintf("backend %s did not take the input within %s: Dovecot would stop reading it after five minutes and take the rest for commands", backend, inputTime)
+	}
+	return fmt.Sprintf("backend %s took nothing of the command for %s (timeouts.write)", backend, r.from.timeouts.Write)
+}
+
+// noteStuck reports whether err is the end of timeouts.write or of inputTime.
 func (r *relay) noteStuck(err error) bool {
 	if !errors.Is(err, os.ErrDeadlineExceeded) {
 		return false

@@ -57,7 +57,7 @@ func (b *retryBudget) retry(now time.Time) (ok bool, refused int) {
 }
 
 // mayRetry asks the budget of the backend.
-func (t *task) mayRetry(b backend) bool {
+func (t *task) mayRetry(b *backend) bool {
 	ok, refused := b.retries.retry(time.Now())
 	if refused == 1 {
 		t.session.log.Warn("too many commands lost their connection and were sent again: further ones fail for now",

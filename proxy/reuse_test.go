@@ -110,18 +110,24 @@ func TestReusableStatuses(t *testing.T) {
 	}
 }
 
-// TestDebugIsForOneCommand: the connection of a command with flag D is closed,
-// whose next command would be logged with debug lines, too.
-func TestDebugIsForOneCommand(t *testing.T) {
-	s, srv := startWith(t, 3, answer, nil)
-	c := s.login(t, client13)
-	for _, tc := range []struct {
+// TestFlagsAreForOneCommand: a server of 2.4 would log the next command on the
+// connection of one with -v or -D with debug lines.
+func TestFlagsAreForOneCommand(t *testing.T) {
+	type step struct {
 		flags    string
-		accepted int64 // connections so far
-	}{{"", 1}, {"v", 1}, {"D", 1}, {"D", 2}, {"vD", 3}, {"", 4}, {"", 4}} {
-		c.run(t, tc.flags+"\talice\tquota get\n")
-		if got := int64(srv.Accepted()); got != tc.accepted {
-			t.Errorf("flags %q: %d connections, want %d", tc.flags, got, tc.accepted)
+		accepted int // connections of the backend so far
+	}
+	for m, steps := range map[doveadm.Minor][]step{
+		2: {{"", 1}, {"v", 1}, {"D", 1}, {"", 1}},
+		3: {{"", 1}, {"v", 1}, {"D", 2}, {"vD", 3}, {"", 4}, {"", 4}},
+	} {
+		s, srv := startWith(t, m, answer, nil)
+		c := s.login(t, client13)
+		for _, st := range steps {
+			c.run(t, st.flags+"\talice\tquota get\n")
+			if got := int(srv.Accepted()); got != st.accepted {
+				t.Errorf("backend 1.%d, flags %q: %d connections, want %d", m, st.flags, got, st.accepted)
+			}
 		}
 	}
 }

@@ -19,6 +19,7 @@ import (
 	"github.com/doveadm-proxy/doveadm-proxy/config"
 	"github.com/doveadm-proxy/doveadm-proxy/doveadm"
 	"github.com/doveadm-proxy/doveadm-proxy/internal/auth"
+	"github.com/doveadm-proxy/doveadm-proxy/internal/identity"
 	"github.com/doveadm-proxy/doveadm-proxy/internal/penalty"
 	"github.com/doveadm-proxy/doveadm-proxy/internal/tlsconn"
 	"github.com/doveadm-proxy/doveadm-proxy/pool"
@@ -34,12 +35,13 @@ type session struct {
 	settings *listenerSettings // of the listener when the session began
 	socket   net.Conn          // as accepted
 	records  *tlsconn.Socket   // of TLS; nil without it
+	peer     identity.Peer     // what the connection tells of the client
 	wire     *doveadm.ServerConn
 	log      hclog.Logger
 	id       uint64
 	subject  string // of the client's certificate
 	address  netip.Addr
-	client   string    // who logged in
+	client   string    // who it is
 	tried    time.Time // when a login came
 	counted  bool      // among the sessions of the client
 	out      []byte    // used again by each task that runs alone
@@ -142,17 +144,10 @@ func (s *session) handshake() error {
 		if err := s.mayLogIn(); err != nil {
 			return false, err
 		}
-		snap := s.proxy.snapshot.Load()
-		verdict, err := s.checkPassword(ctx, snap.verifier, username, username, password)
-		if verdict == auth.Refused || err != nil {
+		if ok, err := s.logIn(ctx, username, password); !ok || err != nil {
 			return false, err
 		}
-		snap.clients[username].passwords.loggedIn(username, verdict, s.log)
 		return true, s.proxy.admitClient(s)
-	}
-	if s.settings.Client != "" {
-		s.client = s.settings.Client
-		authenticate = nil
 	}
 	err := s.greet(authenticate)
 	if err == nil {
@@ -168,7 +163,7 @@ func (s *session) handshake() error {
 }
 
 // greet speaks the handshakes, that of TLS first where the listener wants it so.
-func (s *session) greet(authenticate func(username, password string) (bool, error)) error {
+func (s *session) greet(authenticate login) error {
 	nc, mode := s.socket, s.settings.TLS.Mode
 	if mode == config.TLSImplicit {
 		var err error
@@ -180,7 +175,11 @@ func (s *session) greet(authenticate func(username, password string) (bool, erro
 	if mode == config.TLSStartTLS || mode == config.TLSStartTLSRequired {
 		s.wire.StartTLS = s.startTLS
 	}
-	if authenticate == nil {
+	switch known, err := s.recognize(); {
+	case err != nil:
+		return err
+	case known:
+		authenticate = nil
 		if err := s.proxy.admitClient(s); err != nil {
 			return err
 		}
@@ -273,6 +272,9 @@ func (s *session) serveCommands() {
 			return
 		}
 		t.request, t.refused = prepare(&t.cmd, s.wire.ClientMinor())
+		if t.refused == nil {
+			t.refused = s.authorize(&t.request)
+		}
 		whole := true
 		if t.request.info.Input {
 			whole = s.takeInput(t)

@@ -12,7 +12,9 @@ import (
 	"golang.org/x/sync/semaphore"
 
 	"github.com/doveadm-proxy/doveadm-proxy/config"
+	"github.com/doveadm-proxy/doveadm-proxy/internal/access"
 	"github.com/doveadm-proxy/doveadm-proxy/internal/auth"
+	"github.com/doveadm-proxy/doveadm-proxy/internal/identity"
 	"github.com/doveadm-proxy/doveadm-proxy/pool"
 	"github.com/doveadm-proxy/doveadm-proxy/router"
 )
@@ -23,14 +25,16 @@ type snapshot struct {
 	log      hclog.Logger
 	config   *config.Config
 	table    *router.Table
-	verifier *auth.Verifier
+	known    *identity.Table
+	verifier *auth.Verifier // of clients with a password
+	rules    *access.Rules
 	clients  map[string]client
-	shards   map[string][]backend  // of a shard, in order of preference
+	shards   map[string]*shard
 	pools    map[string]*pool.Pool // by name of the backend
 
 	// Servers that only referrals name, by address.
 	mu        sync.Mutex
-	elsewhere map[string]backend
+	elsewhere map[string]*backend
 	closed    bool
 }
 
@@ -96,14 +100,14 @@ type backend struct {
 	retries  *retryBudget
 }
 
-func newBackend(p *pool.Pool, c config.Backend) backend {
-	return backend{p, c, c.Address, c.Timeouts, c.Pool, semaphore.NewWeighted(int64(c.Pool.MaxTunnels)), semaphore.NewWeighted(int64(max(1, c.Pool.MaxTunnels/2))), new(retryBudget)}
+func newBackend(p *pool.Pool, c config.Backend) *backend {
+	return &backend{p, c, c.Address, c.Timeouts, c.Pool, semaphore.NewWeighted(int64(c.Pool.MaxTunnels)), semaphore.NewWeighted(int64(max(1, c.Pool.MaxTunnels/2))), new(retryBudget)}
 }
 
 // build makes the snapshot of cfg with the pools of old where the backend is
 // the same.
 func (p *Proxy) build(cfg *config.Config, old *snapshot) (*snapshot, error) {
-	table, stored, err := parts(cfg)
+	table, rules, stored, err := parts(cfg)
 	if err != nil {
 		return nil, err
 	}
@@ -112,8 +116,10 @@ func (p *Proxy) build(cfg *config.Config, old *snapshot) (*snapshot, error) {
 		log:     p.log.Named("pool"),
 		config:  cfg,
 		table:   table,
+		known:   identity.New(cfg.Clients),
+		rules:   rules,
 		clients: make(map[string]client),
-		shards:  make(map[string][]backend),
+		shards:  make(map[string]*shard),
 		pools:   make(map[string]*pool.Pool),
 	}
 	for _, c := range cfg.Clients {
@@ -122,18 +128,29 @@ func (p *Proxy) build(cfg *config.Config, old *snapshot) (*snapshot, error) {
 			was = old.clients[c.Name]
 		}
 		s.clients[c.Name] = newClient(c, stored[c.Name], was, p.log)
-		sources[c.Name] = s.clients[c.Name].passwords.now
+		if !c.Password.Empty() {
+			sources[c.Name] = s.clients[c.Name].passwords.now
+		}
 	}
 	s.verifier = auth.NewVerifier(sources, p.logins)
 	before := old.backends()
-	for _, shard := range cfg.Shards {
-		for _, b := range shard.Backends {
-			at, ok := before[b.Name]
-			if !ok || !sameBackend(at.config, b) {
+	for _, c := range cfg.Shards {
+		shard := newShard(c)
+		s.shards[c.Name] = shard
+		for _, b := range c.Backends {
+			was, known := before[b.Name]
+			at := was
+			if !known || !sameBackend(was.config, b) {
 				at = newBackend(pool.New(b, nil, p.log.Named("pool")), b)
+				if known {
+					at.Inherit(was.Pool)
+				} else if want := p.wishes.get(b.Name); want.State != pool.Active {
+					at.SetOperator(want.State)
+					s.log.Warn("backend is out of service, as an operator wants it", "backend", b.Name, "state", want.State.String(), "since", want.Since)
+				}
 			}
 			s.pools[b.Name] = at.Pool
-			s.shards[shard.Name] = append(s.shards[shard.Name], at)
+			shard.members = append(shard.members, at)
 		}
 	}
 	return s, nil
@@ -149,10 +166,13 @@ func sameBackend(a, b config.Backend) bool {
 }
 
 // parts makes what can fail of a snapshot. All problems are in the error.
-func parts(cfg *config.Config) (*router.Table, map[string]auth.Passwords, error) {
+func parts(cfg *config.Config) (*router.Table, *access.Rules, map[string]auth.Passwords, error) {
 	var errs []error
 	stored := make(map[string]auth.Passwords)
 	for _, c := range cfg.Clients {
+		if c.Password.Empty() {
+			continue
+		}
 		hashes, err := parsePasswords(c.Password, c.OldPassword)
 		if err != nil {
 			errs = append(errs, fmt.Errorf("client %q: %w", c.Name, err))
@@ -167,17 +187,21 @@ func parts(cfg *config.Config) (*router.Table, map[string]auth.Passwords, error)
 	if err != nil {
 		errs = append(errs, err)
 	}
-	return table, stored, errors.Join(errs...)
+	rules, err := access.New(cfg.Clients, cfg.Shards)
+	if err != nil {
+		errs = append(errs, err)
+	}
+	return table, rules, stored, errors.Join(errs...)
 }
 
 // backends returns the backends of a snapshot by name.
-func (s *snapshot) backends() map[string]backend {
-	all := make(map[string]backend)
+func (s *snapshot) backends() map[string]*backend {
+	all := make(map[string]*backend)
 	if s == nil {
 		return all
 	}
 	for _, shard := range s.shards {
-		for _, b := range shard {
+		for _, b := range shard.members {
 			all[b.Name()] = b
 		}
 	}
@@ -220,6 +244,6 @@ func (s *snapshot) only() (string, bool) {
 // Validate reports everything for which New or Reload would refuse cfg, short
 // of opening its listeners.
 func Validate(cfg *config.Config) error {
-	_, _, err := parts(cfg)
+	_, _, _, err := parts(cfg)
 	return err
 }

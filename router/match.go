@@ -4,9 +4,9 @@ import (
 	"errors"
 	"fmt"
 	"strings"
-	"unicode/utf8"
 
 	"github.com/doveadm-proxy/doveadm-proxy/config"
+	"github.com/doveadm-proxy/doveadm-proxy/internal/glob"
 )
 
 // match gives the users of some patterns to one shard.
@@ -51,7 +51,7 @@ func (m *match) name() string { return m.label }
 
 func (m *match) decide(user string) (Decision, bool) {
 	for i, pattern := range m.patterns {
-		if matchGlob(pattern, user) {
+		if glob.Match(pattern, user) {
 			return m.decisions[i], true
 		}
 	}
@@ -63,41 +63,4 @@ func (m *match) explain(user string) string {
 		return d.Reason
 	}
 	return "no pattern matches the user"
-}
-
-// matchGlob reports whether all of s matches pattern, in which * stands for
-// any characters or none and ? for exactly one; all else stands for itself.
-//
-// On a mismatch only the last * takes one character more: what earlier ones
-// took cannot have been too little, since they took as little as they could.
-// So the time is at most len(pattern) times len(s), whatever the pattern is.
-func matchGlob(pattern, s string) bool {
-	p, i := 0, 0
-	star, taken := -1, 0 // where the last * stands, and the end of what it took
-	for i < len(s) {
-		switch {
-		case p < len(pattern) && pattern[p] == '*':
-			star, taken = p, i
-			p++
-		case p < len(pattern) && pattern[p] == '?':
-			p++
-			i += charLen(s[i:])
-		case p < len(pattern) && pattern[p] == s[i]:
-			p++
-			i++
-		case star >= 0:
-			taken += charLen(s[taken:])
-			p, i = star+1, taken
-		default:
-			return false
-		}
-	}
-	return strings.Trim(pattern[p:], "*") == ""
-}
-
-// charLen is the length of the first character, which ? counts as one; bytes
-// that are not UTF-8 count each.
-func charLen(s string) int {
-	_, size := utf8.DecodeRuneInString(s)
-	return size
 }

@@ -15,7 +15,7 @@ import (
 )
 
 func newCheck() *cobra.Command {
-	var path string
+	var path, simulation string
 	var asJSON, print, connecting bool
 	cmd := &cobra.Command{
 		Use:   "check --config FILE|DIR",
@@ -27,9 +27,24 @@ warnings do not count. Nothing is connected to, except with --connect.
 With --connect it also logs in to each backend, says how long that took and what
 was found there, and compares pool.max_open with the backend's process_limit. The
 exit code is 1 if a backend refuses (a wrong password, a bad certificate), else 75
-if one cannot be reached at the moment.`,
+if one cannot be reached at the moment.
+
+With --simulate it compares what the rights and routes say with a table of
+expectations and prints what is different, with exit code 1. Each line is
+
+  allow|allow@SHARD|deny|nouser CLIENT FROM USER COMMAND ARGS...
+
+where FROM is an address, or unix for a UNIX socket. Double quotes make one word
+of several, "" is an empty one, # begins a comment.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			if simulation != "" {
+				cfg, err := load(cmd.ErrOrStderr(), path)
+				if err != nil {
+					return err
+				}
+				return simulate(cmd.OutOrStdout(), cfg, simulation)
+			}
 			return check(cmd.Context(), cmd.OutOrStdout(), cmd.ErrOrStderr(), path, asJSON, print, connecting)
 		},
 	}
@@ -37,7 +52,10 @@ if one cannot be reached at the moment.`,
 	jsonFlag(cmd, &asJSON)
 	cmd.Flags().BoolVar(&print, "print", false, "print the configuration with all defaults, secrets masked")
 	cmd.Flags().BoolVar(&connecting, "connect", false, "log in to each backend and print what was found")
-	cmd.MarkFlagsMutuallyExclusive("connect", "print")
+	cmd.Flags().StringVar(&simulation, "simulate", "", "compare rights and routes with the expectations in `FILE`")
+	cmd.MarkFlagFilename("simulate")
+	cmd.MarkFlagsMutuallyExclusive("connect", "print", "simulate")
+	cmd.MarkFlagsMutuallyExclusive("json", "simulate")
 	return cmd
 }
 

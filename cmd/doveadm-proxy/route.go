@@ -8,6 +8,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/doveadm-proxy/doveadm-proxy/config"
+	"github.com/doveadm-proxy/doveadm-proxy/proxy"
 	"github.com/doveadm-proxy/doveadm-proxy/router"
 )
 
@@ -17,7 +18,8 @@ func newRoute() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "route --config FILE|DIR USER...",
 		Short: "Print which shard and backend a user has, and by which route",
-		Long: `Asks the routes of a configuration, without a running daemon. The exit code is 1
+		Long: `Asks the routes of a configuration, without a running daemon. The backends stand in
+the order in which the user gets them while all are well. The exit code is 1
 if a user has no route.`,
 		Args: func(cmd *cobra.Command, args []string) error {
 			if len(args) == 0 {
@@ -56,13 +58,11 @@ type routeStep struct {
 }
 
 func route(stdout io.Writer, cfg *config.Config, users []string, asJSON bool) error {
-	backends := make(map[string][]string)
+	byName := make(map[string]config.Shard)
 	var shards []string
 	for _, s := range cfg.Shards {
 		shards = append(shards, s.Name)
-		for _, b := range s.Backends {
-			backends[s.Name] = append(backends[s.Name], b.Name+" ("+b.Address+")")
-		}
+		byName[s.Name] = s
 	}
 	table, err := router.New(cfg.Routes, shards)
 	if err != nil {
@@ -73,7 +73,10 @@ func route(stdout io.Writer, cfg *config.Config, users []string, asJSON bool) er
 	for _, user := range users {
 		r := routed{User: user, Reason: "no route names a shard for the user", Backends: []string{}}
 		if d, err := table.Route(user); err == nil {
-			r.Shard, r.Route, r.Reason, r.Backends = d.Shard, d.Route, d.Reason, backends[d.Shard]
+			r.Shard, r.Route, r.Reason = d.Shard, d.Route, d.Reason
+			for _, b := range proxy.Preference(byName[d.Shard], user) {
+				r.Backends = append(r.Backends, b.Name+" ("+b.Address+")")
+			}
 		} else {
 			missing = true
 		}

@@ -8,6 +8,7 @@ import (
 	"net"
 	"os"
 	"os/signal"
+	"runtime/debug"
 	"syscall"
 	"time"
 
@@ -16,6 +17,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/doveadm-proxy/doveadm-proxy/config"
+	"github.com/doveadm-proxy/doveadm-proxy/internal/admin"
 	"github.com/doveadm-proxy/doveadm-proxy/proxy"
 )
 
@@ -62,7 +64,11 @@ type daemon struct {
 	log    hclog.Logger
 	config *config.Config
 	proxy  *proxy.Proxy
-	parent *parent // nil without --overlap
+	parent *parent       // nil without --overlap
+	memory int64         // the memory limit that the environment sets, in bytes
+	admin  *admin.Server // nil without an admin block
+
+	adminBlock config.Admin // of the start
 }
 
 func serve(path string, stderr io.Writer, signals <-chan os.Signal, parent *parent) error {
@@ -81,10 +87,17 @@ func serve(path string, stderr io.Writer, signals <-chan os.Signal, parent *pare
 	if parent != nil {
 		o.Keep, o.Forget = storeListener, unstoreListener
 	}
+	d.memory = debug.SetMemoryLimit(-1)
+	memoryLimit(cfg, d.memory)
+	reportFiles(d.log, cfg)
 	d.proxy, err = proxy.New(cfg, o)
 	if err != nil {
 		return &exitError{exitNo, err}
 	}
+	if err := d.openAdmin(); err != nil {
+		return &exitError{exitNo, errors.Join(err, d.proxy.Shutdown(context.Background()))}
+	}
+	defer d.closeAdmin()
 	d.proxy.Serve()
 	d.log.Info("ready", "version", version, "config", path, "pid", os.Getpid())
 	d.notify("READY=1", "STATUS="+summary(cfg))
@@ -132,14 +145,18 @@ func (d *daemon) reload() {
 	if diags.HasErrors() {
 		err = errors.New("the configuration has errors")
 	} else {
+		memoryLimit(cfg, d.memory)
 		err = d.proxy.Reload(cfg)
 	}
 	if err != nil {
+		memoryLimit(d.config, d.memory)
 		d.log.Error("reload failed: the old configuration keeps serving", "config", d.path, "error", err)
 		d.notify("READY=1", "STATUS=reload failed, the old configuration keeps serving: "+err.Error())
 		return
 	}
+	d.keepAdmin(cfg)
 	d.config = cfg
+	reportFiles(d.log, cfg)
 	d.log.SetLevel(hclog.LevelFromString(cfg.Log.Level))
 	d.log.Info("reloaded", "config", d.path)
 	d.notify("READY=1", "STATUS="+summary(cfg))
@@ -191,6 +208,7 @@ func (d *daemon) makeRoom(ctx context.Context) error {
 	return d.proxy.Drain(ctx, proxy.Drain{
 		Released: func() {
 			d.log.Info("the next process may start; sessions here go on until they are done")
+			d.closeAdmin() // the next process opens its own
 			d.parent.release()
 		},
 		Quiet: overlapQuiet,

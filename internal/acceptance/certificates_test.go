@@ -56,7 +56,7 @@ func TestCertificatesChange(t *testing.T) {
 			c := s.client(version, s.implicit, clientPassword, s.options(t, version, "ssl", "ca.crt")...)
 			for _, user := range users {
 				var r dovecot.Result
-				for deadline := time.Now().Add(20 * time.Second); ; {
+				for deadline := time.Now().Add(time.Minute); ; {
 					r = dovecottest.Run(t, c, subjects.name, append([]string{"-u", user}, subjects.args...)...)
 					if as(r) || time.Now().After(deadline) {
 						break
@@ -118,7 +118,7 @@ func TestCertificatesChange(t *testing.T) {
 // waitTry does something until the log has the text.
 func (p *proxyProcess) waitTry(do func(), text string) {
 	p.t.Helper()
-	for deadline := time.Now().Add(20 * time.Second); !strings.Contains(p.Log(), text); do() {
+	for deadline := time.Now().Add(time.Minute); !strings.Contains(p.Log(), text); do() {
 		if time.Now().After(deadline) {
 			p.t.Fatalf("the log does not say %q", text)
 		}
@@ -258,7 +258,7 @@ func TestSTARTTLSInjection(t *testing.T) {
 	}
 	s.extra, s.through = freshConnections, relays
 	p := s.startProxy(t, map[dovecot.Version]string{dovecot.V23: "starttls", dovecot.V24: "starttls"})
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
 
 	secure := func(nc net.Conn) (net.Conn, error) {

@@ -66,6 +66,7 @@ type proxyProcess struct {
 	Config string // path of the configuration
 	cmd    *exec.Cmd
 	exited chan error
+	killed bool // by the test
 
 	mu  sync.Mutex // guards log
 	log bytes.Buffer
@@ -141,6 +142,14 @@ func (p *proxyProcess) signal(sig os.Signal) {
 	}
 }
 
+// kill ends the proxy as a crash would.
+func (p *proxyProcess) kill() {
+	p.t.Helper()
+	p.killed = true
+	p.signal(syscall.SIGKILL)
+	p.wait()
+}
+
 // wait returns the exit code.
 func (p *proxyProcess) wait() int {
 	p.t.Helper()
@@ -166,7 +175,7 @@ func (p *proxyProcess) end() {
 	}
 	select {
 	case err := <-p.exited:
-		if err != nil {
+		if err != nil && !p.killed {
 			p.t.Errorf("the proxy ended with %v", err)
 		}
 	case <-time.After(60 * time.Second):

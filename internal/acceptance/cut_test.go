@@ -135,6 +135,9 @@ shard "s1" {
 				reply.Store(&recorded)
 				for _, version := range dovecot.Versions() {
 					tt.run(t, c, version, p.Addr, len(recorded), positions)
+					if tt.name == "quota get" && tt.format == "" {
+						tt.runAlone(t, c, version, p.Addr, len(recorded))
+					}
 				}
 			}
 		})
@@ -202,6 +205,18 @@ func (tt *cutCase) run(t *testing.T, c *cluster, version dovecot.Version, addr s
 	}
 	if rowsOfCut < size/2 {
 		t.Errorf("%s: only %d rows of all replies that were cut", name, rowsOfCut)
+	}
+}
+
+// runAlone runs the command for one user after the other. No command before or
+// behind makes up for what a row lacks, and nobody puts a user name in front.
+func (tt *cutCase) runAlone(t *testing.T, c *cluster, version dovecot.Version, addr string, size int) {
+	t.Helper()
+	for n := 0; n < size; n += 7 {
+		r := dovecottest.Run(t, c.client(version, addr, clientPassword), tt.name, append([]string{"-u", cutUser(n)}, tt.args...)...)
+		if r.ExitCode != 75 || !strings.Contains(r.Stderr, "doveadm-proxy: backend mail1 ") || strings.Count(r.Stderr, "\n") != 1 {
+			t.Errorf("command of %s, %s, alone, cut at %d: %+v", version, tt.name, n, r)
+		}
 	}
 }
 

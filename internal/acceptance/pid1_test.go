@@ -31,7 +31,7 @@ mount --make-rprivate /
 mount --bind "$1" /opt
 for file in passwd group; do mount --bind "/opt/$file" "/etc/$file"; done
 mount -t proc proc /proc
-for dir in /run /tmp /var/tmp /var/cache; do mount -t tmpfs -o mode=0755 tmpfs "$dir"; done
+for dir in /run /tmp /var/tmp /var/cache /var/lib; do mount -t tmpfs -o mode=0755 tmpfs "$dir"; done
 chmod 1777 /tmp /var/tmp
 umount -R /sys/fs/cgroup 2>/dev/null || true
 mount -t cgroup2 cgroup2 /sys/fs/cgroup
@@ -47,12 +47,7 @@ func startPID1(t *testing.T) *pid1 {
 	for d := p.dir; d != os.TempDir() && len(d) > 1; d = filepath.Dir(d) {
 		os.Chmod(d, 0o755)
 	}
-	unit, err := os.ReadFile("../../systemd/doveadm-proxy.service")
-	if err != nil {
-		t.Fatal(err)
-	}
-	text := strings.NewReplacer("/usr/bin/doveadm-proxy", "/opt/doveadm-proxy", "/etc/doveadm-proxy", "/opt/proxy.hcl").Replace(string(unit))
-	p.write("units/doveadm-proxy.service", text)
+	p.unit("doveadm-proxy.service", "/usr/bin/doveadm-proxy", "/opt/doveadm-proxy", "/etc/doveadm-proxy", "/opt/proxy.hcl")
 	p.write("units/doveadm-proxy.service.d/log.conf", "[Service]\nStandardError=append:/opt/log\n")
 	for _, target := range []string{"default", "sysinit", "basic", "shutdown", "network-online", "multi-user", "sockets"} {
 		p.write("units/"+target+".target", "[Unit]\nDefaultDependencies=no\n")
@@ -102,6 +97,16 @@ func startPID1(t *testing.T) *pid1 {
 			t.Fatalf("systemd does not come up: %s", out.String())
 		}
 	}
+}
+
+// unit installs a unit as it is shipped, but for the replacements.
+func (p *pid1) unit(name string, oldnew ...string) {
+	p.t.Helper()
+	text, err := os.ReadFile("../../systemd/" + name)
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	p.write("units/"+name, strings.NewReplacer(oldnew...).Replace(string(text)))
 }
 
 func (p *pid1) write(name, text string) {

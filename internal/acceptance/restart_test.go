@@ -23,8 +23,8 @@ import (
 // loadRate is how many commands a second the load of a restart sends.
 const loadRate = 500
 
-// restartLoad sends commands through the proxy: most on a connection of their
-// own, as the doveadm command does, the others on connections that are kept.
+// restartLoad sends commands through the proxy: half of them on a connection of
+// their own, as the doveadm command does, the others on connections that are kept.
 type restartLoad struct {
 	t        *testing.T
 	addrs    []string
@@ -56,9 +56,9 @@ func startRestartLoad(t *testing.T, addrs ...string) *restartLoad {
 			}
 		}
 	})
-	for i := range 32 {
+	for i := range 64 {
 		l.workers.Go(func() {
-			if i%4 == 0 {
+			if i%2 == 0 {
 				l.keep(beat)
 				return
 			}
@@ -121,7 +121,7 @@ func ended(c *doveadm.ClientConn) bool {
 func (l *restartLoad) more(n int64) {
 	l.t.Helper()
 	goal := l.answered.Load() + n
-	for deadline := time.Now().Add(60 * time.Second); l.answered.Load() < goal; time.Sleep(5 * time.Millisecond) {
+	for deadline := time.Now().Add(2 * time.Minute); l.answered.Load() < goal; time.Sleep(5 * time.Millisecond) {
 		if time.Now().After(deadline) || l.failed.Load() > 0 {
 			l.t.Fatalf("%d commands answered, %d failed", l.answered.Load(), l.failed.Load())
 		}
@@ -192,25 +192,33 @@ func TestRestartAndUpgradeFailNoCommand(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer run.Close()
-	next := func() {
-		t.Helper()
-		if _, err := runCommand(t.Context(), run, "u1-2", "mailbox list", "INBOX"); err != nil {
-			t.Fatalf("run over many users: %v", err)
+	// A run over many users: one command after the other on one connection.
+	runs := make(chan error, 1)
+	enough := make(chan struct{})
+	go func() {
+		for {
+			select {
+			case <-enough:
+				runs <- nil
+				return
+			case <-time.After(50 * time.Millisecond):
+			}
+			if _, err := runCommand(context.Background(), run, "u1-2", "mailbox list", "INBOX"); err != nil {
+				runs <- err
+				return
+			}
 		}
-	}
-	next()
+	}()
 
 	load := startRestartLoad(t, port.Addr, second.Addr, socket)
-	load.more(500)
+	load.more(1000)
 	p.must("restart", "doveadm-proxy")
 	p.waitLog("ready: version=v1", 2)
-	next()
 	load.more(500)
 	p.install(binaries[1])
 	p.must("restart", "doveadm-proxy")
 	p.waitLog("ready: version=v2", 1)
-	next()
-	load.more(500)
+	load.more(1000)
 	took := time.Since(load.begin)
 	load.end()
 	t.Logf("%d commands in %.1f s (%.0f a second), %d failed; %d kept connections were ended between two commands",
@@ -223,7 +231,10 @@ func TestRestartAndUpgradeFailNoCommand(t *testing.T) {
 	if err := finish(save); err != nil {
 		t.Errorf("the save that was running: %v", err)
 	}
-	next()
+	close(enough)
+	if err := <-runs; err != nil {
+		t.Errorf("the run over many users: %v", err)
+	}
 	// The oldest server ends now by itself, having nothing left to do.
 	save.Close()
 	run.Close()
@@ -262,6 +273,19 @@ func TestRestartAndUpgradeFailNoCommand(t *testing.T) {
 	if _, err := os.Stat(filepath.Dir(socket)); !os.IsNotExist(err) {
 		t.Errorf("the socket is still there: %v", err)
 	}
+
+	// The same with the socket unit, which starts the service by the first
+	// connection.
+	p.unit("doveadm-proxy.socket", "127.0.0.1:24245", port.Addr)
+	p.must("daemon-reload")
+	p.must("start", "doveadm-proxy.socket")
+	load = startRestartLoad(t, port.Addr)
+	load.more(100)
+	p.must("restart", "doveadm-proxy")
+	p.waitLog("ready: version=v2", 5)
+	load.more(100)
+	load.end()
+	p.must("stop", "doveadm-proxy.socket", "doveadm-proxy.service")
 }
 
 // finish reads the reply of a command that was sent.

@@ -18,10 +18,11 @@ import (
 // backend is a real Dovecot, one shard, and what is between it and the proxy.
 type backend struct {
 	*dovecot.Server
-	link  *fault.Link // nil: the proxy connects to it directly
-	block string      // the proxy's backend block
-	clock string      // file with the time that it has, see libfaketime; empty: the true one
-	disk  string      // where its own small file system is mounted; empty: none
+	link    *fault.Link // nil: the proxy connects to it directly
+	tlsAddr string      // of the listener with TLS, if it has one
+	block   string      // the proxy's backend block
+	clock   string      // file with the time that it has, see libfaketime; empty: the true one
+	disk    string      // where its own small file system is mounted; empty: none
 }
 
 // diskSize is the size of a file system that can be filled up.

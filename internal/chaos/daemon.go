@@ -5,11 +5,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -19,15 +21,36 @@ import (
 // daemonTimeout is far more than the proxy takes to start and to end.
 const daemonTimeout = 30 * time.Second
 
-// daemon is the proxy's process, one after the other.
+// daemon is the proxy's process, one after the other. Its listening sockets
+// are kept here, as systemd keeps them, so that no connection is refused in
+// between. The process that is started here supervises the server.
 type daemon struct {
 	binary, config string
-	addr           string // of a listener, to see when it serves
 	log            string // path; all of them write there
-	cmd            *exec.Cmd
-	exited         chan error
+	names          []string
+	sockets        []*os.File
+
+	cmd    *exec.Cmd
+	exited chan error
+	server int // process id
+	old    []int
 
 	highest int64 // VmHWM in bytes of those that have ended
+}
+
+// listen opens the socket of a listener and returns its address.
+func (d *daemon) listen(name string) (addr string, err error) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return "", err
+	}
+	defer l.Close()
+	f, err := l.(*net.TCPListener).File()
+	if err != nil {
+		return "", err
+	}
+	d.names, d.sockets = append(d.names, name), append(d.sockets, f)
+	return l.Addr().String(), nil
 }
 
 func (d *daemon) start(ctx context.Context) error {
@@ -36,12 +59,20 @@ func (d *daemon) start(ctx context.Context) error {
 		return err
 	}
 	defer log.Close()
-	d.cmd = exec.Command(d.binary, "serve", "--config", d.config)
+	before, err := log.Seek(0, io.SeekEnd)
+	if err != nil {
+		return err
+	}
+	// See sd_listen_fds(3): the variable has to name the process itself.
+	d.cmd = exec.Command("/bin/sh", "-c", `LISTEN_PID=$$ exec "$@"`, "sh", d.binary, "serve", "--overlap", "--config", d.config)
 	d.cmd.Stdout, d.cmd.Stderr = log, log
-	// The released binary is static and resolves names itself; one with the
-	// race detector would ask the C library.
-	d.cmd.Env = append(os.Environ(), "GODEBUG=netdns=go")
-	d.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
+	d.cmd.ExtraFiles = d.sockets
+	d.cmd.Env = append(os.Environ(),
+		fmt.Sprintf("LISTEN_FDS=%d", len(d.sockets)), "LISTEN_FDNAMES="+strings.Join(d.names, ":"),
+		// The released binary is static and resolves names itself; one with
+		// the race detector would ask the C library.
+		"GODEBUG=netdns=go")
+	d.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	if err := d.cmd.Start(); err != nil {
 		d.cmd = nil
 		return fmt.Errorf("start the proxy: %w (make build builds it)", err)
@@ -52,9 +83,13 @@ func (d *daemon) start(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, daemonTimeout)
 	defer cancel()
 	for {
-		nc, err := net.Dial("tcp", d.addr)
-		if err == nil {
-			return nc.Close()
+		text, err := d.since(before)
+		if err != nil {
+			return err
+		}
+		if found := readyLine.FindSubmatch(text); found != nil {
+			d.server, err = strconv.Atoi(string(found[1]))
+			return err
 		}
 		select {
 		case <-time.After(10 * time.Millisecond):
@@ -62,39 +97,69 @@ func (d *daemon) start(ctx context.Context) error {
 			d.cmd = nil
 			return fmt.Errorf("the proxy ended instead of serving (%v); its output:\n%s", err, d.tail())
 		case <-ctx.Done():
-			return fmt.Errorf("the proxy does not accept connections: %w; its output:\n%s", ctx.Err(), d.tail())
+			return fmt.Errorf("the proxy does not say that it is ready: %w; its output:\n%s", ctx.Err(), d.tail())
 		}
 	}
 }
 
-// end signals the process and returns when it has ended, with its exit code as
-// an error that is nil for want.
-func (d *daemon) end(sig syscall.Signal, want int) error {
+// readyLine is what a server says when it serves.
+var readyLine = regexp.MustCompile(`ready: .*pid=(\d+)`)
+
+// end signals the process and returns when it has ended. After SIGTERM, which
+// it must heed, the server goes on with what it has.
+func (d *daemon) end(sig syscall.Signal) error {
 	if d.cmd == nil {
 		return nil
 	}
-	if m, err := readMemory(d.cmd.Process.Pid); err == nil {
+	if m, err := readMemory(d.server); err == nil {
 		d.highest = max(d.highest, m)
 	}
-	if err := d.cmd.Process.Signal(sig); err != nil && !errors.Is(err, os.ErrProcessDone) {
+	to := d.cmd.Process.Pid
+	switch sig {
+	case syscall.SIGKILL:
+		to = -to // the server with it
+	case syscall.SIGQUIT:
+		to = d.server
+	}
+	if err := syscall.Kill(to, sig); err != nil && !errors.Is(err, syscall.ESRCH) {
 		return err
 	}
 	timeout := time.NewTimer(daemonTimeout)
 	defer timeout.Stop()
+	var late error
 	select {
 	case <-d.exited:
 	case <-timeout.C:
-		d.cmd.Process.Kill()
+		late = fmt.Errorf("the proxy was still running %s after %s; the end of its log:\n%s", daemonTimeout, sig, d.tail())
+		syscall.Kill(-d.cmd.Process.Pid, syscall.SIGKILL)
 		<-d.exited
-		d.cmd = nil
-		return fmt.Errorf("the proxy was still running %s after %s; the end of its log:\n%s", daemonTimeout, sig, d.tail())
 	}
 	state := d.cmd.ProcessState
-	d.cmd = nil
-	if status := state.Sys().(syscall.WaitStatus); sig != syscall.SIGKILL && status.ExitStatus() != want {
+	d.cmd, d.old = nil, append(d.old, d.server)
+	if late == nil && sig == syscall.SIGTERM && !state.Success() {
 		return fmt.Errorf("the proxy ended with %s after %s; the end of its log:\n%s", state, sig, d.tail())
 	}
-	return nil
+	return late
+}
+
+// predecessors returns servers that have been replaced and go on.
+func (d *daemon) predecessors() []int {
+	return slices.DeleteFunc(slices.Clone(d.old), func(pid int) bool {
+		name, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
+		return err != nil || len(name) == 0 // gone, or a zombie
+	})
+}
+
+// close ends what is left.
+func (d *daemon) close() error {
+	err := d.end(syscall.SIGKILL)
+	for _, pid := range d.predecessors() {
+		syscall.Kill(pid, syscall.SIGKILL)
+	}
+	for _, f := range d.sockets {
+		f.Close()
+	}
+	return err
 }
 
 // alive returns an error if the process has ended by itself.
@@ -106,6 +171,19 @@ func (d *daemon) alive() error {
 	default:
 		return nil
 	}
+}
+
+// since returns the log from there on.
+func (d *daemon) since(offset int64) ([]byte, error) {
+	f, err := os.Open(d.log)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	if _, err := f.Seek(offset, io.SeekStart); err != nil {
+		return nil, err
+	}
+	return io.ReadAll(f)
 }
 
 // tail returns the end of the log.
@@ -137,7 +215,7 @@ func (d *daemon) bugs() ([]string, error) {
 
 // descriptors counts the open files of the process.
 func (d *daemon) descriptors() (int, error) {
-	open, err := os.ReadDir(fmt.Sprintf("/proc/%d/fd", d.cmd.Process.Pid))
+	open, err := os.ReadDir(fmt.Sprintf("/proc/%d/fd", d.server))
 	return len(open), err
 }
 
@@ -148,15 +226,14 @@ func (d *daemon) goroutines() (left []string, all int, err error) {
 	if err != nil {
 		return nil, 0, err
 	}
-	const exitByQuit = 2
-	if err := d.end(syscall.SIGQUIT, exitByQuit); err != nil {
+	if err := d.end(syscall.SIGQUIT); err != nil {
 		return nil, 0, err
 	}
-	text, err := os.ReadFile(d.log)
+	text, err := d.since(before.Size())
 	if err != nil {
 		return nil, 0, err
 	}
-	left, all = parseDump(text[before.Size():])
+	left, all = parseDump(text)
 	if all == 0 {
 		return nil, 0, errors.New("the proxy left no dump of its goroutines")
 	}

@@ -59,6 +59,7 @@ func troubles() []trouble {
 		{name: "link: drip", on: allLink, part: link, make: onLink(fault.Fault{Drip: 32, Delay: 2 * time.Millisecond})},
 		{name: "link: cut", on: allLink, part: link, make: onLink(fault.Fault{End: fault.Cut, Spread: spread})},
 		{name: "link: reset", on: allLink, part: link, make: onLink(fault.Fault{End: fault.Reset, Spread: spread})},
+		{name: "link: replies lost", on: []string{mail2, mail3, mail4}, part: link, make: loseReplies},
 		{name: "link: silence", on: allLink, part: link, make: onLink(fault.Fault{End: fault.Silence, Spread: spread})},
 		{name: "link: half-close", on: allLink, part: link, make: onLink(fault.Fault{End: fault.HalfClose, Spread: spread})},
 		{name: "link: status corrupted", on: plain, part: link, make: corrupts(fault.Status, fault.ToClient)},
@@ -84,8 +85,8 @@ func troubles() []trouble {
 		{name: "name: changes", on: []string{mail3}, part: link, make: move},
 
 		{name: "proxy: reload", on: []string{ledger.Proxy}, part: ledger.Proxy, harmless: true, make: reloadProxy},
-		{name: "proxy: SIGTERM", on: []string{ledger.Proxy}, part: ledger.Proxy, make: restartProxy(syscall.SIGTERM)},
-		{name: "proxy: SIGKILL", on: []string{ledger.Proxy}, part: ledger.Proxy, make: restartProxy(syscall.SIGKILL)},
+		{name: "proxy: restart", on: []string{ledger.Proxy}, part: ledger.Proxy, harmless: true, make: restartProxy},
+		{name: "proxy: SIGKILL", on: []string{ledger.Proxy}, part: ledger.Proxy, make: killProxy},
 	}
 }
 
@@ -115,6 +116,21 @@ func set(s *site, target string, f fault.Fault) action {
 			return nil
 		},
 	}
+}
+
+// loseReplies resets, again and again for a moment, each connection on which a
+// reply begins: what it belongs to has run.
+func loseReplies(s *site, target string, _ *rand.Rand) action {
+	lose := func(ctx context.Context) error {
+		for range 3 {
+			s.link(target).Set(fault.Fault{End: fault.Reset, Direction: fault.ToClient})
+			pause(ctx, 25*time.Millisecond)
+			s.link(target).Set(fault.Fault{})
+			pause(ctx, 50*time.Millisecond)
+		}
+		return nil
+	}
+	return action{begin: lose, repeat: lose}
 }
 
 func killServers(s *site, target string, _ *rand.Rand) action {
@@ -271,11 +287,20 @@ func reloadProxy(s *site, _ string, _ *rand.Rand) action {
 	}}
 }
 
-func restartProxy(sig syscall.Signal) func(*site, string, *rand.Rand) action {
-	return func(s *site, _ string, _ *rand.Rand) action {
-		return action{
-			begin: func(context.Context) error { return s.daemon.end(sig, 0) },
-			end:   s.daemon.start,
+// restartProxy is what systemctl restart does: the old process finishes what it
+// has while the next one serves already.
+func restartProxy(s *site, _ string, _ *rand.Rand) action {
+	return action{begin: func(ctx context.Context) error {
+		if err := s.daemon.end(syscall.SIGTERM); err != nil {
+			return err
 		}
+		return s.daemon.start(ctx)
+	}}
+}
+
+func killProxy(s *site, _ string, _ *rand.Rand) action {
+	return action{
+		begin: func(context.Context) error { return s.daemon.end(syscall.SIGKILL) },
+		end:   s.daemon.start,
 	}
 }

@@ -3,9 +3,11 @@ package main
 import (
 	"context"
 	"fmt"
+	"net"
+	"os"
 	"slices"
+	"strconv"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/doveadm-proxy/doveadm-proxy/internal/chaos/ledger"
@@ -15,7 +17,7 @@ const (
 	// settleTimeout is more than the proxy keeps idle connections for.
 	settleTimeout = 20 * time.Second
 	// spare is how many descriptors the proxy may have more than at its
-	// beginning: those of the runtime that it opens when it needs them first.
+	// beginning: what it opens when it needs it first.
 	spare = 2
 )
 
@@ -30,46 +32,66 @@ type result struct {
 	limit       int64
 	descriptors [2]int // idle at the beginning, and at the end
 	goroutines  int
-	processes   int // doveadm-server, of all backends
+	connections int // to backends
 }
 
 func (r *result) ok() bool { return len(r.problems) == 0 && len(r.Violations) == 0 }
 
-// warm lets each worker run a little without faults, and returns how many
-// descriptors the proxy has when it has nothing to do.
-func (s *site) warm(ctx context.Context) (int, error) {
-	var wg sync.WaitGroup
-	for _, w := range s.workers {
-		wg.Go(func() {
-			few := *w
-			few.perSession = min(w.perSession, 3)
-			few.session(ctx)
-		})
-	}
-	wg.Wait()
-	if err := s.settle(ctx); err != nil {
-		return 0, err
-	}
-	return s.daemon.descriptors()
-}
-
-// settle waits until no connection to a backend is left.
+// settle waits until the proxy has no connection to a backend and no server is
+// left that has been replaced.
 func (s *site) settle(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, settleTimeout)
 	defer cancel()
-	for s.processes() > 0 {
-		if ctx.Err() != nil {
-			return fmt.Errorf("%d doveadm-server processes are left %s after the last command", s.processes(), settleTimeout)
+	for {
+		n, err := s.connections()
+		old := s.daemon.predecessors()
+		switch {
+		case err != nil:
+			return err
+		case n == 0 && len(old) == 0:
+			return nil
+		case ctx.Err() != nil:
+			return fmt.Errorf("%d connections to backends and %d servers that have been replaced are left %s after the last command", n, len(old), settleTimeout)
 		}
 		pause(ctx, 50*time.Millisecond)
 	}
-	return nil
 }
 
-func (s *site) processes() int {
-	n := 0
+// connections counts those of all backends that are open at the backend's end.
+// A process without one does not count: Dovecot keeps it for the next.
+func (s *site) connections() (int, error) {
+	ports := make(map[string]bool)
 	for _, b := range s.backends {
-		n += len(b.Processes("doveadm-server"))
+		for _, addr := range []string{b.Addr, b.tlsAddr} {
+			if _, port, err := net.SplitHostPort(addr); err == nil {
+				number, err := strconv.Atoi(port)
+				if err != nil {
+					return 0, err
+				}
+				ports[fmt.Sprintf("%04X", number)] = true
+			}
+		}
+	}
+	table, err := os.ReadFile("/proc/net/tcp")
+	if err != nil {
+		return 0, err
+	}
+	return countOpen(string(table), ports), nil
+}
+
+// countOpen counts, in a table as proc_net(5) has it, the connections that are
+// open at the local end, which has one of the ports.
+func countOpen(table string, ports map[string]bool) int {
+	const established, closeWait = "01", "08"
+	n := 0
+	for line := range strings.Lines(table) {
+		fields := strings.Fields(line)
+		if len(fields) < 4 || fields[3] != established && fields[3] != closeWait {
+			continue
+		}
+		if _, port, _ := strings.Cut(fields[1], ":"); ports[port] {
+			n++
+		}
 	}
 	return n
 }
@@ -87,9 +109,7 @@ func (s *site) watchMachine(ctx context.Context) (stop func()) {
 		for last := time.Now(); ctx.Err() == nil; {
 			pause(ctx, every)
 			if late := time.Since(last); late > much {
-				w := s.ledger.Begin(ledger.Window{Fault: "the machine stood still", Targets: []string{ledger.Proxy}})
-				w.From = last
-				s.ledger.End(w)
+				s.ledger.End(s.ledger.Begin(ledger.Window{Fault: "the machine stood still", Targets: []string{ledger.Proxy}, From: last}))
 			}
 			last = time.Now()
 		}
@@ -107,8 +127,10 @@ func (s *site) inspect(ctx context.Context, idle int) (*result, error) {
 	if err := s.settle(ctx); err != nil {
 		problem("%v", err)
 	}
-	r.processes = s.processes()
 	var err error
+	if r.connections, err = s.connections(); err != nil {
+		return nil, err
+	}
 	for deadline := time.Now().Add(settleTimeout); ; pause(ctx, 50*time.Millisecond) {
 		if r.descriptors[1], err = s.daemon.descriptors(); err != nil {
 			return nil, err

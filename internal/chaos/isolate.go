@@ -70,6 +70,7 @@ type isolation struct {
 	options
 	servers []*dovecot.Server
 	daemon  *daemon
+	addr    string
 	dir     string
 
 	mu      sync.Mutex // guards samples
@@ -165,18 +166,17 @@ func (i *isolation) start(ctx context.Context) error {
 			return err
 		}
 	}
-	port, err := dovecot.ReservePort()
-	if err != nil {
+	i.daemon = &daemon{binary: absolute(i.binary), config: filepath.Join(i.dir, "proxy.hcl"), log: filepath.Join(i.dir, "proxy.log")}
+	if i.addr, err = i.daemon.listen("main"); err != nil {
 		return err
 	}
 	var config strings.Builder
 	err = isolateTemplate.Execute(&config, map[string]any{
-		"Addr": port.Addr, "Password": clientPassword, "Reply": isolateReply, "Servers": i.servers,
+		"Addr": i.addr, "Password": clientPassword, "Reply": isolateReply, "Servers": i.servers,
 	})
 	if err != nil {
 		return err
 	}
-	i.daemon = &daemon{binary: absolute(i.binary), addr: port.Addr, config: filepath.Join(i.dir, "proxy.hcl"), log: filepath.Join(i.dir, "proxy.log")}
 	if err := os.WriteFile(i.daemon.config, []byte(config.String()), 0o600); err != nil {
 		return err
 	}
@@ -186,7 +186,7 @@ func (i *isolation) start(ctx context.Context) error {
 func (i *isolation) close() error {
 	var errs []error
 	if i.daemon != nil {
-		errs = append(errs, i.daemon.end(syscall.SIGTERM, 0))
+		errs = append(errs, i.daemon.end(syscall.SIGTERM), i.daemon.close())
 	}
 	for _, s := range i.servers {
 		s.Signal(syscall.SIGCONT)
@@ -218,7 +218,7 @@ func (i *isolation) work(ctx context.Context, server int, user string, keep bool
 		why = ""
 		var err error
 		if conn == nil {
-			conn, err = doveadm.Dial(ctx, i.daemon.addr, doveadm.ClientOptions{
+			conn, err = doveadm.Dial(ctx, i.addr, doveadm.ClientOptions{
 				Password: clientPassword, Minor: doveadm.MinorSTARTTLS,
 				OnLog: func(_ doveadm.LogLevel, text string) { why = text },
 			})

@@ -118,7 +118,7 @@ func run(ctx context.Context, o options, out io.Writer) (ok bool, err error) {
 	defer func() {
 		err = errors.Join(err, s.close(keep))
 		if keep && s.dir != "" {
-			fmt.Fprintf(out, "\nThe proxy's log and configuration are in %s\n", s.dir)
+			fmt.Fprintf(out, "\nThe logs of the proxy and the backends are in %s\n", s.dir)
 		}
 	}()
 	fmt.Fprintf(out, "seed %d\n", o.seed)
@@ -129,7 +129,7 @@ func run(ctx context.Context, o options, out io.Writer) (ok bool, err error) {
 	say := func(format string, args ...any) {
 		fmt.Fprintf(out, "%7.2fs  "+format+"\n", append([]any{time.Since(begun).Seconds()}, args...)...)
 	}
-	idle, err := s.warm(ctx)
+	idle, err := s.daemon.descriptors()
 	if err != nil {
 		return false, err
 	}
@@ -154,6 +154,9 @@ func (s *site) load(ctx context.Context, say func(string, ...any)) error {
 	var wg sync.WaitGroup
 	for _, w := range s.workers {
 		wg.Go(func() { w.run(workers) })
+	}
+	for _, b := range s.backends {
+		wg.Go(func() { s.control(workers, b) })
 	}
 	watch := s.watchMachine(workers)
 	faults, cancel := context.WithTimeout(ctx, s.length)

@@ -40,8 +40,8 @@ func (r *result) String() string {
 	for _, answer := range slices.Sorted(maps.Keys(r.Answers)) {
 		fmt.Fprintf(&b, " %s %d,", answer, r.Answers[answer])
 	}
-	fmt.Fprintf(&b, "\nleft at the end: %d descriptors (%d before), %d goroutines, %d doveadm-server processes; memory at most %d MiB of %d MiB\n",
-		r.descriptors[1], r.descriptors[0], r.goroutines, r.processes, r.memory>>20, r.limit>>20)
+	fmt.Fprintf(&b, "\nleft at the end: %d descriptors (%d before), %d goroutines, %d connections to backends; memory at most %d MiB of %d MiB\n",
+		r.descriptors[1], r.descriptors[0], r.goroutines, r.connections, r.memory>>20, r.limit>>20)
 	for _, p := range r.problems {
 		fmt.Fprintf(&b, "PROBLEM %s\n", p)
 	}

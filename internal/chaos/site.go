@@ -95,6 +95,14 @@ listener "tls" {
 }
 client "doveadm" {
   password = "{PLAIN}{{.Password}}"
+  # who and kick are among the commands.
+  allow {
+    commands = ["*", "admin"]
+  }
+}
+client "bulk" {
+  password = "{PLAIN}{{.Password}}"
+  priority = "bulk"
 }
 # Shorter than the defaults throughout, so that ten minutes see each of them
 # pass many times.
@@ -103,7 +111,7 @@ backend_defaults {
     max_open        = {{.MaxOpen}}
     idle_timeout    = "3s"
     max_lifetime    = "20s"
-    acquire_timeout = "5s"
+    acquire_timeout = "8s"
   }
   breaker {
     failures = 3
@@ -111,9 +119,9 @@ backend_defaults {
   }
   timeouts {
     connect   = "2s"
-    handshake = "2s"
-    reply     = "4s"
-    write     = "4s"
+    handshake = "4s"
+    reply     = "5s"
+    write     = "5s"
   }
 }
 limits {
@@ -228,6 +236,7 @@ service doveadm {
 `, s.certs.path("server.pem"), s.certs.path("key.pem"), number)
 	b, err := s.startLinked(ctx, o, port.Addr)
 	if err == nil {
+		b.tlsAddr = port.Addr
 		b.block = fmt.Sprintf("address = %q\n tls {\n mode = \"implicit\"\n ca_file = %q\n }", b.link.Addr, s.certs.path("ca.pem"))
 	}
 	return b, err
@@ -290,14 +299,16 @@ func (s *site) prepare(ctx context.Context, b *backend, users []*user) error {
 }
 
 func (s *site) startProxy(ctx context.Context) error {
+	s.daemon = &daemon{
+		binary: absolute(s.binary), config: filepath.Join(s.dir, "proxy.hcl"), log: filepath.Join(s.dir, "proxy.log"),
+	}
+	s.closers = append(s.closers, s.daemon.close)
 	var addrs [2]string
-	for n := range addrs {
-		port, err := dovecot.ReservePort()
-		if err != nil {
+	for n, name := range []string{"main", "tls"} {
+		var err error
+		if addrs[n], err = s.daemon.listen(name); err != nil {
 			return err
 		}
-		s.closers = append(s.closers, port.Close)
-		addrs[n] = port.Addr
 	}
 	var backends []map[string]string
 	for _, name := range []string{mail1, mail2, mail3, mail4} {
@@ -315,21 +326,9 @@ func (s *site) startProxy(ctx context.Context) error {
 		}
 		s.configs[n] = text.String()
 	}
-	s.daemon = &daemon{
-		binary: absolute(s.binary), config: filepath.Join(s.dir, "proxy.hcl"),
-		addr: addrs[0], log: filepath.Join(s.dir, "proxy.log"),
-	}
 	if err := os.WriteFile(s.daemon.config, []byte(s.configs[0]), 0o600); err != nil {
 		return err
 	}
-	s.closers = append(s.closers, func() error {
-		if s.daemon.cmd == nil {
-			return nil
-		}
-		s.daemon.cmd.Process.Kill()
-		<-s.daemon.exited
-		return nil
-	})
 	for name, addr := range map[string]string{linked: addrs[0], withTLS: addrs[1]} {
 		link, err := fault.Listen("127.0.0.1:0", addr, s.random.Uint64())
 		if err != nil {
@@ -378,6 +377,7 @@ func (s *site) plan() {
 	add(worker{way: way{name: direct}, perSession: 60, ahead: 8, pause: pause}, shards...)
 	add(worker{way: way{name: linked}, perSession: 60, ahead: 8, pause: pause}, shards...)
 	add(worker{way: way{name: withTLS}, perSession: 40, ahead: 4, pause: pause}, shards...)
+	add(worker{way: way{name: direct}, username: "bulk", perSession: 80, ahead: 8, pause: pause}, shards...)
 	add(worker{way: way{name: direct}, perSession: 20, ahead: 3, leaves: true, pause: 2 * pause}, shards...)
 }
 
@@ -396,6 +396,11 @@ func (s *site) usersOf(shard string) []*user {
 // close ends everything and removes it, but for the directory if keep.
 func (s *site) close(keep bool) error {
 	var errs []error
+	if keep {
+		for name, b := range s.backends {
+			errs = append(errs, os.WriteFile(filepath.Join(s.dir, name+".log"), []byte(b.Log()), 0o600))
+		}
+	}
 	for i := len(s.closers) - 1; i >= 0; i-- {
 		errs = append(errs, s.closers[i]())
 	}

@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
-	"fmt"
 	"math/rand/v2"
 	"net"
 	"os"
@@ -34,6 +33,7 @@ type way struct {
 type worker struct {
 	ledger   *ledger.Ledger
 	way      way
+	username string // empty: the usual one
 	password string
 	users    []*user
 	random   *rand.Rand
@@ -128,7 +128,7 @@ func (w *worker) connect(minor doveadm.Minor) (*session, error) {
 	if w.way.tls != nil {
 		nc = tls.Client(nc, w.way.tls)
 	}
-	conn, err := doveadm.NewClientConn(nc, doveadm.ClientOptions{Password: w.password, Minor: minor})
+	conn, err := doveadm.NewClientConn(nc, doveadm.ClientOptions{Username: w.username, Password: w.password, Minor: minor})
 	if err != nil {
 		nc.Close()
 		return nil, err
@@ -252,8 +252,4 @@ func proxyLines(logs string) string {
 		}
 	}
 	return strings.Join(found, "; ")
-}
-
-func (w *worker) String() string {
-	return fmt.Sprintf("%s, %d ahead, %d per session", w.way.name, w.ahead, w.perSession)
 }

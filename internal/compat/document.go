@@ -1,7 +1,6 @@
 package main
 
 import (
-	"fmt"
 	"os"
 
 	"github.com/doveadm-proxy/doveadm-proxy/internal/markdown"
@@ -23,17 +22,16 @@ func (m *matrix) blocks() map[string]string {
 	return map[string]string{
 		matrixBlock:       m.table(),
 		totalsBlock:       m.summary(),
-		explanationsBlock: m.explanationTable(),
+		explanationsBlock: explanationTable(),
 		notComparedBlock:  replacementTable(),
 	}
 }
 
-// explanationTable lists the explained differences, each with the number of
-// comparisons that it was needed for.
-func (m *matrix) explanationTable() string {
-	t := markdown.NewTable("where", "through the proxy", "reason", "comparisons")
+// explanationTable lists the explained differences.
+func explanationTable() string {
+	t := markdown.NewTable("where", "through the proxy", "reason")
 	for _, e := range explanations() {
-		t.Row(string(e.id), e.what, e.reason, fmt.Sprint(m.explanations[e.id]))
+		t.Row(string(e.id), e.what, e.reason)
 	}
 	return t.String()
 }

@@ -30,7 +30,7 @@ var (
 	sessionIDs  = regexp.MustCompile(`<\d+><[^>]*>`)
 	tempNames   = regexp.MustCompile(`temp\.[^./ ]+\.\d+\.`)
 	processIDs  = regexp.MustCompile(`doveadm\(\d+\)`)
-	anyPrefix   = regexp.MustCompile(`doveadm\((?:PID|127\.0\.0\.1.*?)\): ((?:doveadm: )*(?:Client sent|Unexpected or incomplete option|Extraneous arguments|Invalid parameter|doveadm client:))`)
+	anyPrefix   = regexp.MustCompile(`doveadm\((?:PID|127\.0\.0\.1.*?)\): ((?:doveadm: )*(?:Client sent|Unexpected or incomplete option|Extraneous arguments|Invalid parameter|doveadm client:|command$))`)
 	backtraces  = regexp.MustCompile(`Raw backtrace: .*`)
 	randomHex   = regexp.MustCompile(`[0-9a-f]{16,}`)
 	dates       = regexp.MustCompile(`\d{4}-\d\d-\d\d \d\d:\d\d:\d\d(\.\d{6})?`)

@@ -87,8 +87,8 @@ func (r *rawClient) run(ctx context.Context, c *command, user string) (observati
 	}
 	reusable := o.Status == "+" || o.Status == "-NOUSER" || o.Status == "-NOTFOUND"
 	// A server of 2.3 has the user name in the log prefix of what follows, which
-	// a line end in it would break; one of 2.4 logs more after -D.
-	odd := c.debug || strings.ContainsFunc(user, unicode.IsControl)
+	// a line end in it would break; one of 2.4 logs more after -v and -D.
+	odd := c.verbose || c.debug || strings.ContainsFunc(user, unicode.IsControl)
 	if o.Status == "" || !r.proxied && (global || !reusable || odd) {
 		r.close()
 	}

@@ -14,7 +14,7 @@ import (
 
 // workers are as many as cases run at the same time, each with a user of its
 // own on every backend.
-const workers = 4
+const workers = 8
 
 func workerUser(n int) string { return fmt.Sprintf("user%d", n+1) }
 
@@ -105,6 +105,12 @@ func (w *worker) run(ctx context.Context, j job) (finding, error) {
 	pair := w.site.twins[j.backend]
 	direct := way{j.client, pair.direct, pair.direct.Addr, pair.known}
 	proxied := way{j.client, pair.behind, pair.proxy.addr, pair.known}
+	for e, r := range w.runners {
+		if e.client != j.client { // Dovecot has 100 connections for all
+			r.close()
+			delete(w.runners, e)
+		}
+	}
 	user := j.cmd.of(w.user)
 	team := ""
 	if !j.client.raw {

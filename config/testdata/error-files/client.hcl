@@ -45,14 +45,43 @@ client "m" {
 }
 client "n" {
   password = "{ssha256.HEX}00"
-  allow { # ERROR: allow is not supported by this version
-    commands = ["quota get"]
-  }
   max_sessions = -1 # ERROR: Wrong value of max_sessions
   max_commands = "many" # ERROR: Wrong value of max_commands
   priority     = "high" # ERROR: Wrong value of priority
   rate_limit   = 1 # ERROR: rate_limit is not supported by this version
-  tls_subject  = "x" # ERROR: tls_subject is not supported by this version
+}
+client "o" { # ERROR: Client that nobody is
+  username   = "n"
+  password   = "{PLAIN}x"
+  listeners  = ["mian"]     # ERROR: Unknown listener "mian"
+  networks   = ["10.0.0.1"] # ERROR: Wrong value of networks
+}
+client "p" {
+  tls_subject = "CN=p" # ERROR: No listener for certificates
+  tls_san     = ["p.example.com"] # ERROR: Wrong value of tls_san
+  unix_users  = ["no-such-user-here"] # ERROR: Not known on this system
+}
+client "q" {
+  unix_groups = ["0"] # ERROR: No listener for local clients
+}
+client "r" {
+  password = "{PLAIN}x"
+  allow {
+    commands   = ["raed"]    # WARNING: Unknown command
+    users      = ["@"]       # ERROR: No domain
+    users_file = "/nonexistent" # ERROR: Path not usable
+    dangerous  = ["file"]    # ERROR: Wrong value of dangerous
+  }
+  allow {
+    commands = ["read", "mailbox *", "mail?box *"] # WARNING: Pattern without a command
+    shards   = ["x"] # ERROR: Unknown shard "x"
+  }
+  deny {
+    backends = ["x"] # ERROR: Unknown backend "x"
+    command  = "x"   # ERROR: Unknown attribute command
+  }
+  allow "x" { # ERROR: Label not allowed
+  }
 }
 shard "s" {
   backend "b" {

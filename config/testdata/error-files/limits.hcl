@@ -3,7 +3,12 @@ log = {} # ERROR: log is a block
 audit { # ERROR: No path
   on_error = "ignore" # ERROR: Wrong value of on_error
 }
-admin { # ERROR: admin is not supported by this version
+admin {
+  address = "0.0.0.0:9124" # ERROR: Admin endpoint open to other hosts
+  mode    = "0600" # ERROR: mode without a UNIX socket
+  users   = ["root"] # ERROR: Unknown attribute users
+}
+admin { # ERROR: Second admin block
 }
 router { # ERROR: router is not supported by this version
 }

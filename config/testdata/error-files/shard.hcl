@@ -14,9 +14,17 @@ shard "s1" {
   backend "b3" {
     address  = "10.0.0.1:1" # ERROR: Address used twice
     password = "x"
-    standby  = true # ERROR: standby is not supported by this version
-    health_check {} # ERROR: health_check is not supported by this version
+    standby  = "yes" # ERROR: Wrong value of standby
+    health_check {
+      interval = 10 # ERROR: Wrong value of interval
+      timeout  = "0s" # ERROR: Wrong value of timeout
+      fall     = 0 # ERROR: Wrong value of fall
+      rise     = "no" # ERROR: Wrong value of rise
+      command  = "who" # ERROR: Unknown attribute command
+    }
   }
+  balance    = "random" # ERROR: Wrong value of balance
+  slow_start = 30 # ERROR: Wrong value of slow_start
   pool {} # ERROR: Unknown block pool
 }
 shard "s2" {

@@ -15,6 +15,7 @@
 package ledger
 
 import (
+	"slices"
 	"sync"
 	"time"
 )
@@ -114,9 +115,12 @@ type Window struct {
 	From, To time.Time // To is zero while it lasts
 }
 
-// Begin writes down that a fault begins, and returns it for End.
+// Begin writes down that a fault begins, now unless From says when, and returns
+// it for End.
 func (l *Ledger) Begin(w Window) *Window {
-	w.From = time.Now()
+	if w.From.IsZero() {
+		w.From = time.Now()
+	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.windows = append(l.windows, &w)
@@ -136,6 +140,16 @@ func (l *Ledger) Succeeded(target string, t time.Time) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.succeeded[target].After(t)
+}
+
+// Excused reports whether a fault at target, or what it left, may be the reason
+// of what happened since t.
+func (l *Ledger) Excused(target string, t time.Time) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return slices.ContainsFunc(l.windows, func(w *Window) bool {
+		return !w.Harmless && slices.Contains(w.Targets, target) && (w.To.IsZero() || w.To.Add(Grace).After(t))
+	})
 }
 
 // Len returns how many commands were sent so far.

@@ -241,3 +241,27 @@ func TestSucceeded(t *testing.T) {
 		}
 	})
 }
+
+func TestExcused(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var l ledger.Ledger
+		l.End(l.Begin(ledger.Window{Fault: "reload", Targets: []string{"mail1"}, Harmless: true}))
+		if l.Excused("mail1", time.Now()) {
+			t.Error("by something harmless")
+		}
+		w := l.Begin(ledger.Window{Fault: "reset", Targets: []string{"mail1"}})
+		time.Sleep(time.Hour)
+		if !l.Excused("mail1", time.Now()) || l.Excused("mail2", time.Now()) {
+			t.Error("wrong while the fault lasts")
+		}
+		l.End(w)
+		time.Sleep(ledger.Grace - 1)
+		if !l.Excused("mail1", time.Now()) {
+			t.Error("not right after it")
+		}
+		time.Sleep(2)
+		if l.Excused("mail1", time.Now()) {
+			t.Error("long after it")
+		}
+	})
+}

@@ -1,4 +1,4 @@
-package router
+package glob
 
 import (
 	"regexp"
@@ -8,7 +8,7 @@ import (
 	"unicode/utf8"
 )
 
-func TestMatchGlob(t *testing.T) {
+func TestMatch(t *testing.T) {
 	t.Parallel()
 	tests := []struct {
 		pattern, user string
@@ -47,8 +47,8 @@ func TestMatchGlob(t *testing.T) {
 		{"*ü", "üü", true},
 	}
 	for _, test := range tests {
-		if got := matchGlob(test.pattern, test.user); got != test.want {
-			t.Errorf("matchGlob(%q, %q) = %v", test.pattern, test.user, got)
+		if got := Match(test.pattern, test.user); got != test.want {
+			t.Errorf("Match(%q, %q) = %v", test.pattern, test.user, got)
 		}
 	}
 }
@@ -61,8 +61,8 @@ func globRegexp(pattern string) *regexp.Regexp {
 	return regexp.MustCompile(`\A` + quoted + `\z`)
 }
 
-// TestMatchGlobAgainstRegexp uses few letters, so that much matches in part.
-func TestMatchGlobAgainstRegexp(t *testing.T) {
+// TestMatchAgainstRegexp uses few letters, so that much matches in part.
+func TestMatchAgainstRegexp(t *testing.T) {
 	t.Parallel()
 	pick := func(seed []uint8, alphabet []string) string {
 		var b strings.Builder
@@ -75,8 +75,8 @@ func TestMatchGlobAgainstRegexp(t *testing.T) {
 		p := pick(pattern[:min(len(pattern), 8)], []string{"a", "b", "ü", "*", "*", "?"})
 		u := pick(user[:min(len(user), 10)], []string{"a", "a", "b", "ü"})
 		want := globRegexp(p).MatchString(u)
-		if matchGlob(p, u) != want {
-			t.Logf("matchGlob(%q, %q) = %v", p, u, !want)
+		if Match(p, u) != want {
+			t.Logf("Match(%q, %q) = %v", p, u, !want)
 			return false
 		}
 		return true
@@ -86,28 +86,28 @@ func TestMatchGlobAgainstRegexp(t *testing.T) {
 	}
 }
 
-func FuzzMatchGlob(f *testing.F) {
+func FuzzMatch(f *testing.F) {
 	for _, seed := range [][2]string{{"*@example.com", "alice@example.com"}, {"a?b*", "a.bc"}, {"*ü?", "üü"}, {"**", ""}, {"[", "["}} {
 		f.Add(seed[0], seed[1])
 	}
 	f.Fuzz(func(t *testing.T, pattern, user string) {
-		got := matchGlob(pattern, user)
+		got := Match(pattern, user)
 		if !utf8.ValidString(pattern) || !utf8.ValidString(user) || len(pattern) > 200 {
 			return // the regular expression sees bytes that are not UTF-8 otherwise
 		}
 		if want := globRegexp(pattern).MatchString(user); got != want {
-			t.Errorf("matchGlob(%q, %q) = %v", pattern, user, got)
+			t.Errorf("Match(%q, %q) = %v", pattern, user, got)
 		}
 	})
 }
 
-// BenchmarkMatchGlobWorst is a pattern that makes backtracking matchers
+// BenchmarkMatchWorst is a pattern that makes backtracking matchers
 // exponential.
-func BenchmarkMatchGlobWorst(b *testing.B) {
+func BenchmarkMatchWorst(b *testing.B) {
 	pattern, user := strings.Repeat("*a", 30)+"b", strings.Repeat("a", 200)
 	b.ReportAllocs()
 	for b.Loop() {
-		if matchGlob(pattern, user) {
+		if Match(pattern, user) {
 			b.Fatal("it matches")
 		}
 	}

@@ -1,0 +1,65 @@
+package proxy
+
+import (
+	"net/netip"
+	"strings"
+
+	"github.com/doveadm-proxy/doveadm-proxy/doveadm"
+	"github.com/doveadm-proxy/doveadm-proxy/internal/access"
+	"github.com/doveadm-proxy/doveadm-proxy/router"
+)
+
+// authorize refuses a command that its client may not run, before anything else
+// is done about it.
+func (s *session) authorize(r *request) *refusal {
+	return s.proxy.snapshot.Load().authorize(s.client, s.peer.From, r)
+}
+
+func (snap *snapshot) authorize(client string, from netip.Addr, r *request) *refusal {
+	q := snap.question(client, from, r)
+	d := snap.rules.Decide(&q)
+	if d.Allowed {
+		return nil
+	}
+	return &refusal{denied, snap.deniedCode(q), snap.rules.Refusal(&q, d)}
+}
+
+// question is what the rules are asked about a command that was prepared.
+func (snap *snapshot) question(client string, from netip.Addr, r *request) access.Request {
+	q := access.Request{
+		Client:  client,
+		From:    from,
+		Command: r.info,
+		Name:    r.cmd.Name,
+		User:    router.NormalForm(r.cmd.User),
+		Effects: r.info.Effects(r.cmd.Args),
+	}
+	if strings.ContainsAny(q.User, "*?") {
+		// No server expands it, but no user name has it either.
+		q.Effects.Danger |= doveadm.TouchesUsers
+		q.Effects.Everyone = true
+	}
+	if snap.rules.AsksShard(client) {
+		if shard, refused := snap.shardOf(r); refused == nil {
+			q.Shard = shard
+		}
+	}
+	return q
+}
+
+// deniedCode is the status of a command that was denied. Where that is only
+// because nobody here knows the command, or an option of it, it is what servers
+// answer who do not know it either.
+func (snap *snapshot) deniedCode(q access.Request) string {
+	if q.Effects.Danger&doveadm.Unforeseen == 0 {
+		return doveadm.CodeNoPerm
+	}
+	if q.Command.Series == 0 || q.Command.Kind == doveadm.ClientCommand {
+		return ""
+	}
+	q.Effects.Danger &^= doveadm.Unforeseen
+	if snap.rules.Decide(&q).Allowed {
+		return doveadm.CodeUsage
+	}
+	return doveadm.CodeNoPerm
+}
