@@ -93,6 +93,31 @@ func TestTunnelLimits(t *testing.T) {
 			t.Errorf("after the first: %q, %v", p.data, err)
 		}
 	})
+	t.Run("max_tunnels of bulk clients", func(t *testing.T) {
+		s, _ := startWith(t, 2, echo, func(c *config.Config) {
+			first(c).Pool.MaxTunnels = 2
+			first(c).Pool.AcquireTimeout = time.Second
+			c.Clients[0].Priority = config.PriorityBulk
+			other := c.Clients[0]
+			other.Name, other.Priority = "other", config.PriorityInteractive
+			c.Clients = append(c.Clients, other)
+		})
+		begins := func(c *client) {
+			t.Helper()
+			must(t, c.send("\talice\tdsync-server\t-ualice\n"))
+			if p, err := c.next(); err != nil || !strings.HasPrefix(p.data, "\n+\n") {
+				t.Fatalf("%q, %v", p.data, err)
+			}
+		}
+		one, two, other := s.login(t, client13), s.login(t, client13), s.connect(t)
+		must(t, other.loginAs("other", client13))
+		begins(one)
+		two.refused(t, "\talice\tdsync-server\t-ualice\n", "-TEMPFAIL", "pool.max_tunnels")
+		begins(other)
+		one.nc.CloseWrite()
+		one.ended(t)
+		begins(two)
+	})
 	t.Run("refused by the backend", func(t *testing.T) {
 		s, _ := startWith(t, 2, func(c *doveadmtest.Conn, cmd *doveadm.Command) { c.Status("-NOUSER") }, nil)
 		c := s.login(t, client13)

@@ -20,7 +20,9 @@ type backend struct {
 	*dovecot.Server
 	link    *fault.Link // nil: the proxy connects to it directly
 	tlsAddr string      // of the listener with TLS, if it has one
-	block   string      // the proxy's backend block
+	block   string      // what the proxy's backend block has
+	other   string      // likewise of another way to the same server; empty: there is none
+	balance string      // what the shard block has
 	clock   string      // file with the time that it has, see libfaketime; empty: the true one
 	disk    string      // where its own small file system is mounted; empty: none
 }

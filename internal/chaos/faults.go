@@ -84,6 +84,7 @@ func troubles() []trouble {
 		{name: "name: no server", on: []string{mail3}, part: link, make: stopNames},
 		{name: "name: changes", on: []string{mail3}, part: link, make: move},
 
+		{name: "operator: drain", on: []string{mail2, mail4}, part: ledger.Proxy, harmless: true, make: drain},
 		{name: "proxy: reload", on: []string{ledger.Proxy}, part: ledger.Proxy, harmless: true, make: reloadProxy},
 		{name: "proxy: restart", on: []string{ledger.Proxy}, part: ledger.Proxy, harmless: true, make: restartProxy},
 		{name: "proxy: SIGKILL", on: []string{ledger.Proxy}, part: ledger.Proxy, make: killProxy},
@@ -285,6 +286,18 @@ func reloadProxy(s *site, _ string, _ *rand.Rand) action {
 		}
 		return s.daemon.cmd.Process.Signal(syscall.SIGHUP)
 	}}
+}
+
+// drain takes one of the two ways to a server out of service.
+func drain(s *site, target string, random *rand.Rand) action {
+	name := target
+	if random.IntN(2) == 0 {
+		name += "-other"
+	}
+	tell := func(verb string) func(context.Context) error {
+		return func(ctx context.Context) error { return s.daemon.tell(ctx, verb, name) }
+	}
+	return action{begin: tell("drain"), end: tell("resume")}
 }
 
 // restartProxy is what systemctl restart does: the old process finishes what it

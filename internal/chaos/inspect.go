@@ -109,7 +109,7 @@ func (s *site) watchMachine(ctx context.Context) (stop func()) {
 		for last := time.Now(); ctx.Err() == nil; {
 			pause(ctx, every)
 			if late := time.Since(last); late > much {
-				s.ledger.End(s.ledger.Begin(ledger.Window{Fault: "the machine stood still", Targets: []string{ledger.Proxy}, From: last}))
+				s.ledger.End(s.ledger.Begin(ledger.Window{Fault: "the machine stood still", Targets: []string{ledger.Proxy}, From: last, Machine: true}))
 			}
 			last = time.Now()
 		}

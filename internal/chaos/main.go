@@ -16,6 +16,8 @@ import (
 	"os/exec"
 	"os/signal"
 	"runtime"
+	"slices"
+	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -81,6 +83,10 @@ func parse(args []string) options {
 	flags.DurationVar(&o.fast, "fast", 5*time.Millisecond, "with -isolate: how long the proxy may take for a command behind an open breaker, 99 times in a hundred")
 	flags.Parse(args)
 	o.memory = *mebibytes << 20
+	if !slices.ContainsFunc(troubles(), func(t trouble) bool { return strings.Contains(t.name, o.only) }) {
+		fmt.Fprintf(os.Stderr, "chaos: -only %q: no fault has that in its name\n", o.only)
+		os.Exit(2)
+	}
 	if o.seed == 0 {
 		o.seed = rand.Uint64()
 	}

@@ -18,7 +18,7 @@ const (
 	// every timeout of the proxy.
 	shortest = 500 * time.Millisecond
 	longest  = 3 * time.Second
-	longOne  = 7 * time.Second
+	longOne  = 8 * time.Second
 	longEach = 8 // one in so many
 
 	// alone is how many faults come one after the other before some come at
@@ -51,7 +51,12 @@ func (o *occurrence) String() string {
 }
 
 // claims names what nobody else may touch meanwhile.
-func (o *occurrence) claims() string { return o.target + " " + o.part }
+func (o *occurrence) claims() string {
+	if o.part == ledger.Proxy {
+		return o.part
+	}
+	return o.target + " " + o.part
+}
 
 // schedule draws faults. Each kind comes once before one comes again.
 type schedule struct {

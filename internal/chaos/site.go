@@ -32,9 +32,9 @@ const (
 // The backends, each a shard of its own.
 const (
 	mail1 = "mail1" // reached directly, with a process_limit and a clock of its own
-	mail2 = "mail2" // reached over TLS
+	mail2 = "mail2" // reached over TLS; its standby is the same server past the link
 	mail3 = "mail3" // reached by a name, with a disk of its own
-	mail4 = "mail4" // Dovecot 2.4
+	mail4 = "mail4" // Dovecot 2.4; its equal is the same server past the link
 )
 
 // nameOf3 is the name of mail3.
@@ -103,6 +103,9 @@ client "doveadm" {
 client "bulk" {
   password = "{PLAIN}{{.Password}}"
   priority = "bulk"
+  allow {
+    commands = ["*", "admin"]
+  }
 }
 # Shorter than the defaults throughout, so that ten minutes see each of them
 # pass many times.
@@ -111,18 +114,27 @@ backend_defaults {
     max_open        = {{.MaxOpen}}
     idle_timeout    = "3s"
     max_lifetime    = "20s"
-    acquire_timeout = "8s"
+    acquire_timeout = "10s"
   }
   breaker {
     failures = 3
     open     = "1s"
   }
-  timeouts {
-    connect   = "2s"
-    handshake = "4s"
-    reply     = "5s"
-    write     = "5s"
+  health_check {
+    interval = "3s"
+    timeout  = "8s"
+    fall     = 2
   }
+  timeouts {
+    connect   = "3s"
+    handshake = "6s"
+    reply     = "6s"
+    write     = "6s"
+  }
+}
+admin {
+  address    = "unix:{{.Dir}}/admin.sock"
+  state_file = "{{.Dir}}/operator.json"
 }
 limits {
   drain_timeout = "10s"
@@ -131,10 +143,20 @@ limits {
 }
 {{range .Backends}}
 shard "{{.Name}}" {
+  {{.Balance}}
   backend "{{.Name}}" {
     password = "{{.Password}}"
     {{.Block}}
+    health_check {
+      user = "{{.User}}"
+    }
   }
+  {{if .Other}}
+  backend "{{.Name}}-other" {
+    password = "{{.Password}}"
+    {{.Other}}
+  }
+  {{end}}
 }
 route "match" {
   users = ["*-{{.Name}}"]
@@ -165,7 +187,7 @@ func (s *site) start(ctx context.Context) error {
 		start func(ctx context.Context, o dovecot.Options) (*backend, error)
 	}{{mail1, s.start1}, {mail2, s.start2}, {mail3, s.start3}, {mail4, s.start4}} {
 		users := s.usersOf(b.name)
-		o := dovecot.Options{Name: b.name}
+		o := dovecot.Options{Name: b.name, Users: []string{controlUser(b.name)}}
 		for _, u := range users {
 			o.Users = append(o.Users, u.name)
 		}
@@ -237,7 +259,10 @@ service doveadm {
 	b, err := s.startLinked(ctx, o, port.Addr)
 	if err == nil {
 		b.tlsAddr = port.Addr
-		b.block = fmt.Sprintf("address = %q\n tls {\n mode = \"implicit\"\n ca_file = %q\n }", b.link.Addr, s.certs.path("ca.pem"))
+		address := func(addr string) string {
+			return fmt.Sprintf("address = %q\n tls {\n mode = \"implicit\"\n ca_file = %q\n }\n", addr, s.certs.path("ca.pem"))
+		}
+		b.block, b.other = address(b.link.Addr), address(b.tlsAddr)+"standby = true"
 	}
 	return b, err
 }
@@ -257,7 +282,8 @@ func (s *site) start4(ctx context.Context, o dovecot.Options) (*backend, error) 
 	o.Version = dovecot.V24
 	b, err := s.startLinked(ctx, o, "")
 	if err == nil {
-		b.block = fmt.Sprintf("address = %q", b.link.Addr)
+		b.block, b.other = fmt.Sprintf("address = %q", b.link.Addr), fmt.Sprintf("address = %q", b.Addr)
+		b.balance = `balance = "user"`
 	}
 	return b, err
 }
@@ -313,7 +339,9 @@ func (s *site) startProxy(ctx context.Context) error {
 	var backends []map[string]string
 	for _, name := range []string{mail1, mail2, mail3, mail4} {
 		b := s.backends[name]
-		backends = append(backends, map[string]string{"Name": name, "Password": b.Password, "Block": b.block})
+		backends = append(backends, map[string]string{
+			"Name": name, "Password": b.Password, "User": controlUser(name), "Block": b.block, "Other": b.other, "Balance": b.balance,
+		})
 	}
 	for n := range s.configs {
 		var text bytes.Buffer

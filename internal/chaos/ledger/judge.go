@@ -68,6 +68,8 @@ type Row struct {
 	// Recovery is the times from the end of the fault to the first success,
 	// sorted. Those are left out in which another fault was in the way.
 	Recovery []time.Duration
+
+	harmless bool
 }
 
 // Report is what Judge finds.
@@ -145,7 +147,12 @@ func (j *judge) row(fault string) *Row {
 func (j *judge) recovery(w *Window) {
 	row := j.row(w.Fault)
 	row.Times++
+	row.harmless = w.Harmless
 	recovered := w.To
+	if w.Machine {
+		j.until[w] = recovered.Add(Grace)
+		return
+	}
 	for _, target := range w.Targets {
 		var first time.Time
 		for _, e := range j.entries {
@@ -236,10 +243,12 @@ func (j *judge) entry(e *Entry) {
 	m := j.met(e)
 	for _, row := range append(m.rows[:len(m.rows):len(m.rows)], j.total) {
 		row.Commands++
-		switch e.Answer {
-		case Failed:
+		// What another fault explains is not held against something harmless.
+		switch {
+		case row.harmless && m.any:
+		case e.Answer == Failed:
 			row.Failed++
-		case Ended:
+		case e.Answer == Ended:
 			row.Ended++
 		}
 	}

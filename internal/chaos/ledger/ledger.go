@@ -112,6 +112,8 @@ type Window struct {
 	Garbles bool
 	// Harmless: nobody is to notice. It is no reason for anything.
 	Harmless bool
+	// Machine: not made, but seen: what all of this runs on was too slow.
+	Machine  bool
 	From, To time.Time // To is zero while it lasts
 }
 

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
 
 	"github.com/doveadm-proxy/doveadm-proxy/internal/chaos/ledger"
 )
@@ -158,6 +159,10 @@ func TestJudge(t *testing.T) {
 		{"a client that left", func(h *history) {
 			h.run(ledger.Saves, "s2", ledger.Left, "")
 		}, nil},
+		{"a machine that was too slow", func(h *history) {
+			h.End(h.Begin(ledger.Window{Fault: "slow", Targets: []string{ledger.Proxy}, Machine: true}))
+			h.run(ledger.None, "", ledger.Failed, "TEMPFAIL")
+		}, nil},
 		{"no success any more", func(h *history) {
 			h.End(h.Begin(silence))
 		}, []string{"noticed: no success at mail1"}},
@@ -214,7 +219,7 @@ func TestRows(t *testing.T) {
 			{Fault: "short", Times: 1},
 			{Fault: "slow", Times: 1, Recovery: []time.Duration{recovery}},
 		}
-		if diff := cmp.Diff(want, report.Rows); diff != "" {
+		if diff := cmp.Diff(want, report.Rows, cmpopts.IgnoreUnexported(ledger.Row{})); diff != "" {
 			t.Error(diff)
 		}
 		if report.Total.Commands != 16 || report.None.Commands != 11 || report.Total.Failed != 2 {
@@ -255,11 +260,11 @@ func TestExcused(t *testing.T) {
 			t.Error("wrong while the fault lasts")
 		}
 		l.End(w)
-		time.Sleep(ledger.Grace - 1)
+		time.Sleep(ledger.Grace - time.Nanosecond)
 		if !l.Excused("mail1", time.Now()) {
 			t.Error("not right after it")
 		}
-		time.Sleep(2)
+		time.Sleep(2 * time.Nanosecond)
 		if l.Excused("mail1", time.Now()) {
 			t.Error("long after it")
 		}
