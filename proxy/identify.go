@@ -46,7 +46,7 @@ func (s *session) logIn(ctx context.Context, username, password string) (bool, e
 		// Takes as long as a wrong password. No client has this name.
 		client = "\x00" + username
 	}
-	verdict, err := snap.verifier.Verify(ctx, client, password)
+	verdict, err := s.checkPassword(ctx, snap.verifier, username, client, password)
 	if verdict == auth.Refused || err != nil {
 		return false, err
 	}
