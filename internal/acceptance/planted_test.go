@@ -125,7 +125,7 @@ func (s *plantedSite) run(args ...string) string {
 	return string(out)
 }
 
-// serve starts the proxy. end returns all that it said.
+// serve starts the proxy, which may be killed.
 func (s *plantedSite) serve(name, config string) *proxyProcess {
 	s.t.Helper()
 	p := &proxyProcess{t: s.t, Config: filepath.Join(s.dir, name), exited: make(chan error, 1)}
@@ -243,14 +243,11 @@ func TestPlantedSecrets(t *testing.T) {
 	} {
 		s.absent(strings.Join(args, " "), s.run(args...))
 	}
-	eventuallyAudited := func() string {
-		b, err := os.ReadFile(filepath.Join(s.dir, "audit.log"))
-		if err != nil {
-			t.Fatal(err)
-		}
-		return string(b)
+	b, err := os.ReadFile(filepath.Join(s.dir, "audit.log"))
+	if err != nil {
+		t.Fatal(err)
 	}
-	audit := eventuallyAudited()
+	audit := string(b)
 	for _, want := range []string{`"client":"credential"`, "mailbox cryptokey password", "login-refused"} {
 		if !strings.Contains(audit, want) {
 			t.Errorf("the audit log has no %s", want)
@@ -267,11 +264,6 @@ func TestPlantedSecrets(t *testing.T) {
 	if _, err := runCommand(ctx, c, "u1-1", "mailbox list", "INBOX"); err != nil {
 		t.Error(err)
 	}
-	for _, what := range []string{"environ", "maps", "mem"} {
-		if err := readAsOther(t, p.cmd.Process.Pid, what); err == nil {
-			t.Errorf("/proc/PID/%s can be read by others", what)
-		}
-	}
 	p.signal(syscall.SIGABRT)
 	p.wait()
 	log := p.Log()
@@ -284,15 +276,6 @@ func TestPlantedSecrets(t *testing.T) {
 		t.Errorf("ended by a signal: %v; with a core: %v, %v", status.Signaled(), status.CoreDump(), cores)
 	}
 	s.absent("the log at level trace, with stack traces", log)
-}
-
-// readAsOther reads a file of a process as another user would.
-func readAsOther(t *testing.T, pid int, what string) error {
-	t.Helper()
-	const nobody = 65534
-	cmd := exec.CommandContext(t.Context(), "head", "-c", "1", fmt.Sprintf("/proc/%d/%s", pid, what))
-	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: nobody, Gid: nobody}}
-	return cmd.Run()
 }
 
 // TestMemoryOfTheSameUser: other processes of the proxy's user cannot read its
@@ -347,8 +330,9 @@ func TestMemoryOfTheSameUser(t *testing.T) {
 	if err := read.Run(); err != nil || !strings.Contains(environ.String(), "SECRET=planted") {
 		t.Fatalf("the environment of another program: %q, %v", &environ, err)
 	}
-	for _, what := range []string{"environ", "maps", "mem"} {
-		if err := readAsOther(t, p.cmd.Process.Pid, what); err == nil {
+	// Both ask the kernel what gcore and a debugger ask it.
+	for _, what := range []string{"environ", "maps"} {
+		if asNobody("head", "-c", "1", fmt.Sprintf("/proc/%d/%s", p.cmd.Process.Pid, what)).Run() == nil {
 			t.Errorf("/proc/PID/%s of the proxy can be read", what)
 		}
 	}
