@@ -174,6 +174,16 @@ admin {
   mode       = "0660"
   state_file = "/x//y"
 }
+audit {
+  to       = "syslog"
+  max_size = "1MiB"
+  keep     = 1
+  on_error = "refuse"
+}
+login_defence {
+  address_failures = 0
+  exempt           = ["192.0.2.0/24"]
+}
 limits {
   max_sessions      = 7
 
@@ -359,7 +369,8 @@ func TestParseFull(t *testing.T) {
 			HandshakeTimeout: time.Second, IdleTimeout: 90 * time.Minute, WriteTimeout: 1500 * time.Millisecond,
 			OverlapTimeout: time.Hour, InputTimeout: 2 * time.Second, MaxInput: 5, MaxSpool: 3 << 20, SpoolDir: "/",
 		},
-		LoginDefence: LoginDefence{AddressFailures: 20, NameFailures: 200, Recovery: 10 * time.Minute},
+		LoginDefence: LoginDefence{NameFailures: 200, Recovery: 10 * time.Minute, Exempt: []netip.Prefix{netip.MustParsePrefix("192.0.2.0/24")}},
+		Audit:        Audit{To: AuditSyslog, Path: "/dev/log", Mode: 0o640, MaxSize: 1 << 20, Keep: 1, Buffer: 4 << 20, Refuse: true},
 		Referrals:    Referrals{Networks: []netip.Prefix{netip.MustParsePrefix("10.0.1.0/24"), netip.MustParsePrefix("2001:db8::/32")}},
 		Admin:        Admin{Network: "unix", Address: AdminSocket, Mode: 0o660, StateFile: "/x/y"},
 	}

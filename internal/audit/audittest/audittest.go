@@ -11,19 +11,28 @@ import (
 	"regexp"
 	"runtime"
 	"slices"
+	"sync"
 )
 
-// Check decodes a line of an audit log and checks it against the schema.
-func Check(line []byte) (map[string]any, error) {
+var schema = sync.OnceValues(func() (schema map[string]any, err error) {
 	_, here, _, _ := runtime.Caller(0)
 	src, err := os.ReadFile(filepath.Join(filepath.Dir(here), "../../../docs/audit.schema.json"))
 	if err != nil {
 		return nil, err
 	}
-	var schema, value map[string]any
 	if err := json.Unmarshal(src, &schema); err != nil {
 		return nil, fmt.Errorf("schema: %w", err)
 	}
+	return schema, nil
+})
+
+// Check decodes a line of an audit log and checks it against the schema.
+func Check(line []byte) (map[string]any, error) {
+	schema, err := schema()
+	if err != nil {
+		return nil, err
+	}
+	var value map[string]any
 	if err := json.Unmarshal(line, &value); err != nil {
 		return nil, fmt.Errorf("%q: %w", line, err)
 	}
