@@ -53,8 +53,9 @@ format: ## format all Go files
 fuzz: ## each fuzz target for FUZZTIME (1m)
 	scripts/fuzz $(FUZZTIME)
 
-bench: deps-2.3 build ## commands a second, direct and through the proxy, on real Dovecot; BENCH are its options
+bench: deps-2.3 build ## commands a second, direct and through the proxy, on real Dovecot (BENCH are its options), and the cost of rights
 	go run ./internal/bench -proxy $(BINARY) $(BENCH)
+	go test -run '^$$' -bench Decide ./internal/access
 
 # The test and the proxy open CROWD files each: see ulimit -n.
 crowd: ## memory of CROWD (20000) idle sessions, what 200,000 silent connections leave, a bulk client beside an interactive one

@@ -3,6 +3,7 @@ package config
 import (
 	"net/netip"
 	"slices"
+	"time"
 
 	"github.com/hashicorp/hcl/v2"
 	"github.com/hashicorp/hcl/v2/hclsyntax"
@@ -34,10 +35,45 @@ type Client struct {
 	Priority     string // PriorityInteractive or PriorityBulk
 	MaxSessions  int    // 0: only the other limits count
 	MaxCommands  int    // at the same time, of all its sessions; 0: no limit
+	Rates        Rates
 
 	// PipelineDepth is how many commands that a session sends ahead run at the
 	// same time.
 	PipelineDepth int
+}
+
+// Rates is how much a client may ask for; 0: no limit.
+type Rates struct {
+	Commands       int           // a second
+	Burst          int           // at once, after a pause; 0: as many as in a second
+	Wait           time.Duration // that a command may wait for its turn
+	BytesPerSecond int64         // of replies and input
+	BytesPerDay    int64         // likewise; a day of UTC
+}
+
+func (r *Rates) attrs() []attr {
+	return []attr{
+		{
+			name: "rate_limit", field: count(&r.Commands, 0), def: `0`,
+			doc: "Commands a second, of all sessions of the client together. One more gets `-TEMPFAIL`, unless `rate_wait` lets it wait. `0`: no limit.",
+		},
+		{
+			name: "rate_burst", field: count(&r.Burst, 0), def: `0`,
+			doc: "Commands at once after a pause. `0`: as many as in a second.",
+		},
+		{
+			name: "rate_wait", field: duration(&r.Wait, 0), def: `"0s"`,
+			doc: "How long a command above `rate_limit` may wait for its turn instead. For clients that run a command for each of many users, and would rather be slow than fail.",
+		},
+		{
+			name: "bytes_per_second", field: sizeOrNone(&r.BytesPerSecond), example: `"10MiB"`,
+			doc: "Bytes of replies and of input a second. A command that is running is not stopped; those after it get `-TEMPFAIL` until what it had too much is made up for. Without the attribute: no limit.",
+		},
+		{
+			name: "bytes_per_day", field: sizeOrNone(&r.BytesPerDay), example: `"100GiB"`,
+			doc: "Bytes of replies and of input a day (UTC). When they are used up, commands get `-TEMPFAIL` until midnight. The count ends with the process. Without the attribute: no limit.",
+		},
+	}
 }
 
 // The priorities of clients.
@@ -88,7 +124,7 @@ client "panel" {
   networks = ["10.1.0.0/16"]
   password = "{SHA512-CRYPT}$6$rounds=5000$usesomesillystri$D4IrlXatmP7rx3P3InaxBeoomnAihCKRVQAr/36eYMU8Ehsd5SnNNHWuHXC8BTnRoKS2hBpi/8kgLvMUYASsI1"
 }`,
-		attrs: append(c.passwords().credentials("a hash in Dovecot's form, `{SCHEME}data`", `"{ARGON2ID}$argon2id$v=19$m=65536,t=3,p=1$…"`,
+		attrs: slices.Concat(append(c.passwords().credentials("a hash in Dovecot's form, `{SCHEME}data`", `"{ARGON2ID}$argon2id$v=19$m=65536,t=3,p=1$…"`,
 			"The hashed password, as `doveadm-proxy hash` or `doveadm pw -s ARGON2ID` prints it. `{PLAIN}` before a password in clear text works too. "+
 				"A client that is known by its certificate or account needs none; with one it has to log in besides.",
 			"Both are valid. The log says who still uses it, and when nobody has for a day.",
@@ -136,11 +172,9 @@ client "panel" {
 			attr{
 				name: "max_commands", field: count(&c.MaxCommands, 0), def: `0`,
 				doc: "Commands of this client that run, or wait for a connection, at the same time, of all its sessions together. Further ones wait, no longer than `acquire_timeout` of the backend's `pool`, and are answered with a temporary failure then. 0: no limit.",
-			}),
+			}), c.Rates.attrs()),
 		blocks: []block{new(Rule).block("allow"), new(Rule).block("deny")},
-		later: []later{
-			{"rate_limit", "Remove the attribute."},
-		},
+		later:  []later{},
 	}
 }
 

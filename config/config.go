@@ -26,6 +26,8 @@ type Config struct {
 	Referrals Referrals
 	Admin     Admin
 	Audit     Audit
+
+	LoginDefence LoginDefence
 }
 
 // Load reads a configuration from a file, or from the *.hcl files of a
@@ -81,6 +83,7 @@ type loader struct {
 	referrals Referrals
 	admin     Admin
 	audit     Audit
+	defence   LoginDefence
 	listeners []*placed[Listener]
 	clients   []*placed[Client]
 	rules     []*placed[Rule]
@@ -98,6 +101,7 @@ func newLoader(sources []*source) *loader {
 	l.log.block().reset()
 	l.limits.block().reset()
 	l.referrals.block().reset()
+	l.defence.block().reset()
 	l.defaults.value.defaultsBlock().reset()
 	l.defaults.value.HealthCheck.Interval = 0 // there is no block
 	return l
@@ -115,6 +119,7 @@ func (l *loader) root() block {
 			new(Shard).block().by(l.shard),
 			new(Route).block().by(l.route),
 			l.limits.block(),
+			l.defence.block(),
 			l.referrals.block(),
 			l.log.block(),
 			l.admin.block().by(l.adminBlock),
@@ -150,5 +155,7 @@ func (l *loader) config() *Config {
 		Referrals: l.referrals,
 		Admin:     l.admin,
 		Audit:     l.audit,
+
+		LoginDefence: l.defence,
 	}
 }

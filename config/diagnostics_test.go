@@ -40,7 +40,7 @@ Error: Unknown attribute pasword
   on dir/test.hcl line 2, in client "c":
    2:   pasword = ***
 
-Did you mean password? A client block has the attributes password, old_password, password_file, username, listeners, networks, tls_subject, tls_san, unix_users, unix_groups, pipeline_depth, priority, max_sessions and max_commands, and the blocks allow and deny.
+Did you mean password? A client block has the attributes password, old_password, password_file, username, listeners, networks, tls_subject, tls_san, unix_users, unix_groups, pipeline_depth, priority, max_sessions, max_commands, rate_limit, rate_burst, rate_wait, bytes_per_second and bytes_per_day, and the blocks allow and deny.
 
 Error: Syntax error
 

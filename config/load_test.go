@@ -86,7 +86,8 @@ func TestLoadDefaults(t *testing.T) {
 			MaxSessions: 10000, HandshakeTimeout: 5 * time.Second, IdleTimeout: 0, WriteTimeout: time.Minute,
 			DrainTimeout: 30 * time.Second, OverlapTimeout: time.Hour, InputTimeout: 5 * time.Minute, MaxInput: 1 << 30, MaxSpool: 10 << 30, SpoolDir: "/var/tmp",
 		},
-		Referrals: Referrals{MaxHops: 4},
+		LoginDefence: LoginDefence{AddressFailures: 20, NameFailures: 200, Recovery: 10 * time.Minute},
+		Referrals:    Referrals{MaxHops: 4},
 	}
 	if diff := diff(want, mustLoad(t, filepath.Join(dir, "proxy.hcl"))); diff != "" {
 		t.Error(diff)
@@ -358,8 +359,9 @@ func TestParseFull(t *testing.T) {
 			HandshakeTimeout: time.Second, IdleTimeout: 90 * time.Minute, WriteTimeout: 1500 * time.Millisecond,
 			OverlapTimeout: time.Hour, InputTimeout: 2 * time.Second, MaxInput: 5, MaxSpool: 3 << 20, SpoolDir: "/",
 		},
-		Referrals: Referrals{Networks: []netip.Prefix{netip.MustParsePrefix("10.0.1.0/24"), netip.MustParsePrefix("2001:db8::/32")}},
-		Admin:     Admin{Network: "unix", Address: AdminSocket, Mode: 0o660, StateFile: "/x/y"},
+		LoginDefence: LoginDefence{AddressFailures: 20, NameFailures: 200, Recovery: 10 * time.Minute},
+		Referrals:    Referrals{Networks: []netip.Prefix{netip.MustParsePrefix("10.0.1.0/24"), netip.MustParsePrefix("2001:db8::/32")}},
+		Admin:        Admin{Network: "unix", Address: AdminSocket, Mode: 0o660, StateFile: "/x/y"},
 	}
 	if diff := diff(want, cfg); diff != "" {
 		t.Error(diff)

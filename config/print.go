@@ -45,6 +45,7 @@ func printWith(w io.Writer, c *Config, secret func(cty.Value) cty.Value) error {
 		}
 	}
 	p.block(top, c.Limits.block())
+	p.block(top, c.LoginDefence.block())
 	p.block(top, c.Referrals.block())
 	p.block(top, c.Log.block())
 	if c.Admin.Network != "" {

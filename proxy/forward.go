@@ -45,6 +45,9 @@ func (t *task) run() (keep bool) {
 	}
 	keep = t.execute()
 	t.input.close()
+	if c, ok := s.proxy.snapshot.Load().clients[s.client]; ok {
+		c.budget.charge(t.res.bytes + t.read)
+	}
 	took := time.Since(start)
 	t.log(took)
 	t.record(took)
@@ -61,6 +64,10 @@ func (t *task) execute() (keep bool) {
 	}
 	if err := s.proxy.audit.Refused(); err != nil {
 		t.res = result{outcome: unaudited, reason: err.Error()}
+		return t.answer(doveadm.CodeTempFail)
+	}
+	if err := snap.clients[s.client].budget.begin(s.ctx); err != nil {
+		t.res = result{outcome: overRate, reason: err.Error()}
 		return t.answer(doveadm.CodeTempFail)
 	}
 	if t.refused != nil {
@@ -392,12 +399,19 @@ func (t *task) log(took time.Duration) {
 	switch t.res.outcome {
 	case unavailable, lost, timedOut, noRoute, loops, referralRefused:
 		level = hclog.Error
-	case unanswered, denied:
+	case unanswered, denied, overRate, unaudited:
 		level = hclog.Warn
 	}
 	log := t.session.log
 	if !log.IsInfo() && level == hclog.Info {
 		return
+	}
+	unsaid := 0
+	if c, ok := t.session.proxy.snapshot.Load().clients[t.session.client]; ok && t.res.outcome == overRate {
+		// A client that is too fast shall not fill the log, too.
+		if ok, unsaid = c.budget.mayLog(); !ok {
+			return
+		}
 	}
 	args := []any{
 		"client", printable(t.session.client),
@@ -416,6 +430,9 @@ func (t *task) log(took time.Duration) {
 	}
 	if t.res.hops > 0 {
 		args = append(args, "referrals", t.res.hops)
+	}
+	if unsaid > 0 {
+		args = append(args, "others_not_logged", unsaid)
 	}
 	if t.res.reason != "" {
 		args = append(args, "reason", printable(t.res.reason))

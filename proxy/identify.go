@@ -30,23 +30,23 @@ func (s *session) recognize() (bool, error) {
 }
 
 // logIn checks a login. Of several clients that log in under one name it is
-// that of the one which the connection tells; one without a password, whom a
-// certificate identifies, may say what it likes.
+// that of the one which the connection tells. Who is known by a certificate
+// alone may say what he likes.
 func (s *session) logIn(ctx context.Context, username, password string) (bool, error) {
 	snap := s.proxy.snapshot.Load()
 	if err := s.look(); err != nil {
 		return false, err
 	}
+	if client, ok := snap.known.Trusted(&s.peer); ok {
+		s.client = client // after STARTTLS: before it there was no certificate
+		return true, nil
+	}
 	client, ok := snap.known.Login(username, &s.peer)
 	if !ok {
-		if client, ok := snap.known.Trusted(&s.peer); ok {
-			s.client = client
-			return true, nil
-		}
 		// Takes as long as a wrong password. No client has this name.
 		client = "\x00" + username
 	}
-	verdict, err := snap.verifier.Verify(ctx, client, password)
+	verdict, err := s.checkPassword(ctx, snap.verifier, username, client, password)
 	if verdict == auth.Refused || err != nil {
 		return false, err
 	}

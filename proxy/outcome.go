@@ -16,5 +16,6 @@ const (
 	timedOut        outcome = "timeout"     // the backend did not answer within the timeouts of its class
 	referralRefused outcome = "referral"    // the backend sends the user elsewhere, where the proxy does not go
 	unaudited       outcome = "unaudited"   // not run, because the audit log cannot be written
+	overRate        outcome = "over-rate"   // more than the rates of the client
 	clientGone      outcome = "client-gone" // the client went away, or reads too slowly for the limits
 )

@@ -20,6 +20,7 @@ import (
 	"github.com/doveadm-proxy/doveadm-proxy/config"
 	"github.com/doveadm-proxy/doveadm-proxy/internal/audit"
 	"github.com/doveadm-proxy/doveadm-proxy/internal/auth"
+	"github.com/doveadm-proxy/doveadm-proxy/internal/penalty"
 )
 
 // Options are what a Proxy gets from outside its configuration.
@@ -50,6 +51,9 @@ type Proxy struct {
 	audit   *audit.Log
 	spool   *spoolBudget
 	wishes  *wishes
+
+	penalties *penalty.Table
+	loginStat loginCounts
 
 	resources resources
 
@@ -111,6 +115,8 @@ func New(cfg *config.Config, o Options) (*Proxy, error) {
 		sink.Close()
 		return nil, err
 	}
+	p.penalties = penalty.New()
+	p.penalties.Configure(penaltyOptions(cfg.LoginDefence))
 	p.audit = audit.New(p.log)
 	p.audit.Use(sink)
 	p.resources.configure(cfg)
@@ -202,6 +208,7 @@ func (p *Proxy) Reload(cfg *config.Config) error {
 	}
 	p.mu.Unlock()
 
+	p.penalties.Configure(penaltyOptions(cfg.LoginDefence))
 	p.audit.Use(sink)
 	snap.logAges(p.log)
 	for _, l := range closing {

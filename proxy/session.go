@@ -18,7 +18,9 @@ import (
 
 	"github.com/doveadm-proxy/doveadm-proxy/config"
 	"github.com/doveadm-proxy/doveadm-proxy/doveadm"
+	"github.com/doveadm-proxy/doveadm-proxy/internal/auth"
 	"github.com/doveadm-proxy/doveadm-proxy/internal/identity"
+	"github.com/doveadm-proxy/doveadm-proxy/internal/penalty"
 	"github.com/doveadm-proxy/doveadm-proxy/internal/tlsconn"
 	"github.com/doveadm-proxy/doveadm-proxy/pool"
 )
@@ -39,10 +41,11 @@ type session struct {
 	id       uint64
 	subject  string // of the client's certificate
 	address  netip.Addr
-	client   string // who it is
-	counted  bool   // among the sessions of the client
-	out      []byte // used again by each task that runs alone
-	alone    task   // likewise
+	client   string    // who it is
+	tried    time.Time // when a login came
+	counted  bool      // among the sessions of the client
+	out      []byte    // used again by each task that runs alone
+	alone    task      // likewise
 
 	pipeline pipeline
 	tasks    sync.WaitGroup // those that run beside each other
@@ -137,7 +140,7 @@ func (s *session) handshake() error {
 	defer cancel()
 
 	authenticate := func(username, password string) (bool, error) {
-		s.client = username
+		s.client, s.tried = username, time.Now()
 		if err := s.mayLogIn(); err != nil {
 			return false, err
 		}
@@ -189,6 +192,7 @@ func (s *session) handshakeFailed(err error, deadline time.Time) {
 	var inTLS *tlsFailure
 	var inClear *clearTextRefused
 	var many *tooMany
+	var penalized *penalty.TooManyError
 	switch {
 	case errors.As(err, &many):
 		s.auditRefused("limit", many.reason)
@@ -211,6 +215,15 @@ func (s *session) handshakeFailed(err error, deadline time.Time) {
 		return
 	case errors.As(err, &bad):
 		s.log.Warn("handshake failed", "reason", bad.What)
+	case errors.As(err, &penalized):
+		if penalized.Tell {
+			s.log.Warn("login refused: "+penalized.Error(), "client", printable(s.client), "others_meanwhile", penalized.Others)
+			s.auditRefused("penalty", penalized.Error())
+		}
+	case errors.Is(err, auth.ErrBusy):
+		s.proxy.loginStat.busy.Add(1)
+		s.log.Warn("handshake failed", "reason", "the password could not be checked within handshake_timeout: "+auth.ErrBusy.Error())
+		return
 	case errors.Is(err, os.ErrDeadlineExceeded), errors.Is(err, context.DeadlineExceeded):
 		s.log.Warn("handshake failed", "reason", "not logged in within handshake_timeout")
 		return
@@ -224,8 +237,13 @@ func (s *session) handshakeFailed(err error, deadline time.Time) {
 		s.log.Info("handshake failed", "reason", err)
 		return
 	}
-	// Dovecot answers at once; a guesser shall not learn as fast.
-	pause := time.NewTimer(min(failureDelay, time.Until(deadline)))
+	// Dovecot answers at once; a guesser shall not learn as fast, nor how long
+	// it took to find out.
+	tried := s.tried
+	if tried.IsZero() {
+		tried = time.Now()
+	}
+	pause := time.NewTimer(min(time.Until(tried.Add(failureDelay)), time.Until(deadline)))
 	defer pause.Stop()
 	select {
 	case <-pause.C:

@@ -44,11 +44,12 @@ type client struct {
 	config.Client
 	places    *semaphore.Weighted
 	passwords *clientPasswords
+	budget    *budget
 }
 
 // newClient makes a client, which was what had its name before.
 func newClient(c config.Client, stored auth.Passwords, was client, log hclog.Logger) client {
-	n := client{Client: c, places: was.places, passwords: newClientPasswords(c, stored, was.passwords, log)}
+	n := client{Client: c, places: was.places, passwords: newClientPasswords(c, stored, was.passwords, log), budget: newBudget(c.Rates, was.budget)}
 	switch {
 	case was.passwords != nil && was.MaxCommands == c.MaxCommands:
 		// Those who are at it count.

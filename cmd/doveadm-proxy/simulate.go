@@ -112,7 +112,7 @@ func readExpectations(path string) ([]expectation, error) {
 
 func (e *expectation) parse(words []string) error {
 	if len(words) < 5 {
-		return errors.New("write: allow|deny|nouser CLIENT FROM USER COMMAND ARGS...")
+		return errors.New("write: allow|deny|nouser CLIENT FROM USER COMMAND and its arguments")
 	}
 	e.verdict, e.shard, _ = strings.Cut(words[0], "@")
 	if e.verdict != "allow" && words[0] != "deny" && words[0] != "nouser" {

@@ -95,7 +95,7 @@ func startProxy(t *testing.T, binary func() (string, error), makeConfig func(add
 	}
 	go func() { p.exited <- p.cmd.Wait() }()
 	t.Cleanup(p.end)
-	p.waitLog("ready:")
+	p.waitLog("ready")
 	return p
 }
 

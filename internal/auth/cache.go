@@ -29,9 +29,10 @@ type CacheOptions struct {
 	// MaxEntries bounds the remembered passwords; above it the oldest is
 	// forgotten. 0: 4096.
 	MaxEntries int
-	// MaxChecks bounds the expensive checks at work at once. Each keeps one
-	// processor busy and, with Argon2, holds its memory (64 MiB by default).
-	// 0: GOMAXPROCS.
+	// MaxChecks bounds the expensive checks at work at once, and once more
+	// those of Trusted logins. Each keeps one processor busy and, with Argon2,
+	// holds its memory (64 MiB by default). 0: half of GOMAXPROCS, so that
+	// no flood of logins takes the processors from the commands.
 	MaxChecks int
 }
 
@@ -44,6 +45,7 @@ type Cache struct {
 	maxEntries int
 	maxChecks  int
 	checks     *semaphore.Weighted
+	trusted    *semaphore.Weighted // for those who need not queue with the others
 	decoySeed  maphash.Seed
 	keyed      sync.Pool // of *keyedHash
 
@@ -67,7 +69,7 @@ func NewCache(o CacheOptions) *Cache {
 		o.MaxEntries = 4096
 	}
 	if o.MaxChecks <= 0 {
-		o.MaxChecks = runtime.GOMAXPROCS(0)
+		o.MaxChecks = max(1, runtime.GOMAXPROCS(0)/2)
 	}
 	secret := make([]byte, sha256.Size)
 	rand.Read(secret) // never fails: crypto/rand ends the program instead
@@ -76,6 +78,7 @@ func NewCache(o CacheOptions) *Cache {
 		maxEntries: o.MaxEntries,
 		maxChecks:  o.MaxChecks,
 		checks:     semaphore.NewWeighted(int64(o.MaxChecks)),
+		trusted:    semaphore.NewWeighted(int64(o.MaxChecks)),
 		decoySeed:  maphash.MakeSeed(),
 		keyed:      sync.Pool{New: func() any { return &keyedHash{mac: hmac.New(sha256.New, secret)} }},
 		expires:    make(map[cacheKey]time.Time),
@@ -139,13 +142,15 @@ func (c *Cache) forgetOldest() {
 	c.queue = c.queue[1:]
 }
 
-// acquire waits for the right to make one expensive check; the check is to be
-// followed by release.
-func (c *Cache) acquire(ctx context.Context) error {
-	if err := c.checks.Acquire(ctx, 1); err != nil {
-		return fmt.Errorf("%w: %d are allowed at once: %w", ErrBusy, c.maxChecks, err)
+// acquire waits for the right to make one expensive check; release follows the
+// check.
+func (c *Cache) acquire(ctx context.Context, trusted bool) (release func(), err error) {
+	checks := c.checks
+	if trusted {
+		checks = c.trusted
 	}
-	return nil
+	if err := checks.Acquire(ctx, 1); err != nil {
+		return nil, fmt.Errorf("%w: %d are allowed at once: %w", ErrBusy, c.maxChecks, err)
+	}
+	return func() { checks.Release(1) }, nil
 }
-
-func (c *Cache) release() { c.checks.Release(1) }

@@ -32,7 +32,7 @@ func countedHash(t testing.TB, text string) (Hash, *atomic.Int64) {
 
 func wantVerify(t *testing.T, v *Verifier, name, password string, want bool) {
 	t.Helper()
-	if ok, err := v.verify(t.Context(), name, password); err != nil || ok != want {
+	if ok, err := isRight(v, t.Context(), name, password); err != nil || ok != want {
 		t.Errorf("Verify(%q, %q) = %v, %v; want %v", name, password, ok, err, want)
 	}
 }
@@ -347,7 +347,7 @@ func TestBusy(t *testing.T) {
 		v := newFixed(map[string]Hash{"panel": h}, NewCache(CacheOptions{MaxChecks: 1}))
 		first := make(chan bool)
 		go func() {
-			ok, _ := v.verify(t.Context(), "panel", "secret")
+			ok, _ := isRight(v, t.Context(), "panel", "secret")
 			first <- ok
 		}()
 		synctest.Wait()
@@ -355,7 +355,7 @@ func TestBusy(t *testing.T) {
 		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
 		defer cancel()
 		begin := time.Now()
-		ok, err := v.verify(ctx, "panel", "secret")
+		ok, err := isRight(v, ctx, "panel", "secret")
 		if ok || !errors.Is(err, ErrBusy) || !errors.Is(err, context.DeadlineExceeded) {
 			t.Errorf("Verify behind a full house = %v, %v", ok, err)
 		}
@@ -385,7 +385,7 @@ func TestVerifyError(t *testing.T) {
 	h := Hash{scheme: "BROKEN", expensive: true, matcher: broken{cause}}
 	v := newFixed(map[string]Hash{"panel": h}, NewCache(CacheOptions{MaxChecks: 1}))
 	for range 2 { // the slot is given back
-		ok, err := v.verify(t.Context(), "panel", "secret")
+		ok, err := isRight(v, t.Context(), "panel", "secret")
 		if ok || !errors.Is(err, cause) || errors.Is(err, ErrBusy) {
 			t.Errorf("Verify = %v, %v", ok, err)
 		}
@@ -428,7 +428,7 @@ func BenchmarkVerify(b *testing.B) {
 			}, NewCache(CacheOptions{}))
 			b.ReportAllocs()
 			for b.Loop() {
-				ok, err := v.verify(b.Context(), bench.client, bench.password)
+				ok, err := isRight(v, b.Context(), bench.client, bench.password)
 				if err != nil || ok != (bench.password == "secret") {
 					b.Fatal(ok, err)
 				}
@@ -464,8 +464,8 @@ func newFixed(clients map[string]Hash, cache *Cache) *Verifier {
 	return NewVerifier(sources, cache)
 }
 
-// verify is Verify for those who do not care which password it was.
-func (v *Verifier) verify(ctx context.Context, name, password string) (bool, error) {
+// isRight is Verify for those who do not care which password it was.
+func isRight(v *Verifier, ctx context.Context, name, password string) (bool, error) {
 	verdict, err := v.Verify(ctx, name, password)
 	return verdict != Refused, err
 }

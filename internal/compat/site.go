@@ -272,7 +272,8 @@ type proxy struct {
 
 // startProxy runs the proxy with a configuration that says no more than it
 // must, in front of one server. Its times are those of a machine that is busy
-// with something else.
+// with something else. Its directory is in that of the server, which is removed
+// even if this program is killed.
 func startProxy(ctx context.Context, binary string, behind *dovecot.Server) (*proxy, error) {
 	p := &proxy{exited: make(chan error, 1)}
 	if err := p.start(ctx, binary, behind); err != nil {
@@ -286,7 +287,7 @@ func (p *proxy) start(ctx context.Context, binary string, behind *dovecot.Server
 	if err != nil {
 		return err
 	}
-	if p.dir, err = os.MkdirTemp("", "compat-"); err != nil {
+	if p.dir, err = os.MkdirTemp(behind.Dir, "proxy-"); err != nil {
 		return err
 	}
 	if p.port, err = dovecot.ReservePort(); err != nil {

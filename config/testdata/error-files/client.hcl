@@ -48,7 +48,7 @@ client "n" {
   max_sessions = -1 # ERROR: Wrong value of max_sessions
   max_commands = "many" # ERROR: Wrong value of max_commands
   priority     = "high" # ERROR: Wrong value of priority
-  rate_limit   = 1 # ERROR: rate_limit is not supported by this version
+  rate_limit   = -1 # ERROR: Wrong value of rate_limit
 }
 client "o" { # ERROR: Client that nobody is
   username   = "n"
