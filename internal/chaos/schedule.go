@@ -127,7 +127,10 @@ func (sc *schedule) run(ctx context.Context, say func(format string, args ...any
 // make lets o happen and returns when what it hit works again.
 func (s *site) make(ctx context.Context, o *occurrence) error {
 	pause(ctx, o.after)
-	window := s.ledger.Begin(ledger.Window{Fault: o.name, Targets: []string{o.target}, Garbles: o.garbles, Harmless: o.harmless})
+	window := s.ledger.Begin(ledger.Window{
+		Fault: o.name, Targets: []string{o.target}, Garbles: o.garbles, Harmless: o.harmless,
+		Locks: o.part == processes || o.part == clock,
+	})
 	// What is begun is ended, however the run ends.
 	always, cancel := context.WithTimeout(context.WithoutCancel(ctx), o.lasts+stuckAfter)
 	defer cancel()

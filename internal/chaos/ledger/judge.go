@@ -13,6 +13,19 @@ import (
 // since is found broken later.
 const Grace = 10 * time.Second
 
+// What Dovecot's locks may do to one user while all others are served again.
+const (
+	// LockGrace is how long the lock of a process that was killed may last: two
+	// minutes, by which Dovecot takes it for stale, and what follows them.
+	LockGrace = 150 * time.Second
+	// LockWait is how long a command has waited at least that failed for a lock.
+	LockWait = 5 * time.Second
+	// CrossGrace is how long a command may go on that its client does not wait
+	// for any more. Dovecot's "mailbox create" may fail with DATAERR if another
+	// command of the same user comes across the unfinished mailbox.
+	CrossGrace = time.Minute
+)
+
 // Targets that are no backend's.
 const (
 	Proxy  = "proxy"   // the proxy as a whole: each command passes it
@@ -94,6 +107,7 @@ func (l *Ledger) Judge(found Mail) *Report {
 		none:   &Row{Fault: "none"}, total: &Row{Fault: "all"},
 		sentDelete: make(map[object]bool),
 		known:      make(map[object]bool),
+		goesOn:     make(map[string]time.Time),
 	}
 	for _, w := range l.windows {
 		j.recovery(w)
@@ -132,6 +146,8 @@ type judge struct {
 	none, total *Row
 	sentDelete  map[object]bool // mailboxes that somebody wanted to delete
 	known       map[object]bool // what somebody wanted to be there
+	// goesOn is until when a command of a user may go on without its client.
+	goesOn map[string]time.Time
 }
 
 func (j *judge) row(fault string) *Row {
@@ -215,7 +231,11 @@ func (j *judge) met(e *Entry) met {
 		told = e.Sent.Add(time.Hour)
 	}
 	for _, w := range j.windows {
-		if !told.After(w.From) || e.Sent.After(j.until[w]) {
+		until := j.until[w]
+		if locked := w.To.Add(LockGrace); w.Locks && e.Answer == Failed && told.Sub(e.Sent) >= LockWait && locked.After(until) {
+			until = locked
+		}
+		if !told.After(w.From) || e.Sent.After(until) {
 			continue
 		}
 		for _, target := range w.Targets {
@@ -264,10 +284,14 @@ func (j *judge) entry(e *Entry) {
 	switch {
 	case e.Answer == Pending:
 		j.violation(Lost, e, m.rows, "neither an answer nor an end")
+	case e.Answer == Failed && e.Effect == Creates && e.Code == "DATAERR" && !e.Sent.After(j.goesOn[e.User]):
 	case e.Answer == Failed && !m.any:
 		j.violation(Noticed, e, m.rows, "failed although there was no fault in its way")
 	case e.Answer == Ended && !m.session:
 		j.violation(Noticed, e, m.rows, "its session ended although neither client nor proxy had a fault")
+	}
+	if e.Answer != Succeeded {
+		j.goesOn[e.User] = e.Told.Add(CrossGrace)
 	}
 	j.effect(e, m)
 }

@@ -110,6 +110,9 @@ type Window struct {
 	// Garbles: the bytes of replies are changed in a way that nobody can
 	// detect. Rows may be wrong then, and nothing else.
 	Garbles bool
+	// Locks: processes of the backend may have been killed that held locks of
+	// their users, or waited for them by a clock that was wrong.
+	Locks bool
 	// Harmless: nobody is to notice. It is no reason for anything.
 	Harmless bool
 	// Machine: not made, but seen: what all of this runs on was too slow.

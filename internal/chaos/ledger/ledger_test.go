@@ -137,6 +137,29 @@ func TestJudge(t *testing.T) {
 			h.fault(silence, func() {})
 			h.run(ledger.None, "", ledger.Failed, "TEMPFAIL")
 		}, []string{"noticed: failed although"}},
+		{"waited for the lock of a process that was killed", func(h *history) {
+			h.End(h.Begin(ledger.Window{Fault: "SIGKILL", Targets: []string{"mail1"}, Locks: true}))
+			time.Sleep(time.Second)
+			h.run(ledger.None, "", ledger.Succeeded, "")
+			time.Sleep(time.Minute)
+			e := h.run(ledger.None, "", ledger.Pending, "")
+			time.Sleep(ledger.LockWait)
+			h.Tell(e, ledger.Failed, "TEMPFAIL", "", "")
+		}, nil},
+		{"failed at once, long after a process was killed", func(h *history) {
+			h.End(h.Begin(ledger.Window{Fault: "SIGKILL", Targets: []string{"mail1"}, Locks: true}))
+			time.Sleep(time.Second)
+			h.run(ledger.None, "", ledger.Succeeded, "")
+			time.Sleep(time.Minute)
+			h.run(ledger.None, "", ledger.Failed, "TEMPFAIL")
+		}, []string{"noticed: failed although"}},
+		{"created across a command that goes on", func(h *history) {
+			h.run(ledger.None, "", ledger.Left, "")
+			h.run(ledger.Creates, "made-9", ledger.Failed, "DATAERR")
+		}, nil},
+		{"not created, though nothing goes on", func(h *history) {
+			h.run(ledger.Creates, "made-9", ledger.Failed, "DATAERR")
+		}, []string{"noticed: failed although"}},
 		{"failed right after the fault", func(h *history) {
 			w := h.Begin(silence)
 			h.End(w)
