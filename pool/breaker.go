@@ -123,11 +123,11 @@ func (b *breaker) tell(err error) {
 	}
 }
 
-// isOpen reports whether allow would refuse a command outright. It takes no
-// lock, unlike state.
+// isOpen reports whether allow would refuse a command outright, which gobreaker
+// does to the end of the last nanosecond. It takes no lock, unlike state.
 func (b *breaker) isOpen() bool {
 	until := b.until.Load()
-	return until != 0 && sinceBorn(b.born) < until
+	return until != 0 && sinceBorn(b.born) <= until
 }
 
 // state may be called with the pool's lock held, report must follow without.
