@@ -88,7 +88,7 @@ rax    0xca
 	}
 }
 
-func TestCountOpen(t *testing.T) {
+func TestOpenAt(t *testing.T) {
 	table := `  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode
    0: 0100007F:1F90 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 1 1 0
    1: 0100007F:1F90 0100007F:C001 01 00000000:00000000 00:00000000 00000000     0        0 2 1 0
@@ -96,7 +96,8 @@ func TestCountOpen(t *testing.T) {
    3: 0100007F:1F90 0100007F:C002 08 00000000:00000000 00:00000000 00000000     0        0 4 1 0
    4: 0100007F:1F90 0100007F:C003 06 00000000:00000000 00:00000000 00000000     0        0 0 3 0
 `
-	if n := countOpen(table, map[string]bool{"1F90": true}); n != 2 {
-		t.Errorf("%d connections", n)
+	got := openAt(table, map[string]string{"1F90": "mail1"})
+	if len(got) != 1 || got[0] != "mail1 from 0100007F:C001" {
+		t.Errorf("%q", got)
 	}
 }

@@ -272,7 +272,8 @@ func numberOfRows(want int) func([][]string) string {
 }
 
 // judge returns what the client was told, and what is not so in it.
-func (c *command) judge(fields []string, status doveadm.Status) (a ledger.Answer, problem string) {
+func (c *command) judge(output []byte, status doveadm.Status) (a ledger.Answer, problem string) {
+	fields := fields(output)
 	whole := fields[:len(fields)/c.columns*c.columns]
 	var rows [][]string
 	for row := range slices.Chunk(whole, c.columns) {
@@ -281,6 +282,9 @@ func (c *command) judge(fields []string, status doveadm.Status) (a ledger.Answer
 	a = ledger.Failed
 	if status.OK || c.code != "" && status.Code == c.code {
 		a = ledger.Succeeded
+	}
+	if len(output) > 0 && output[len(output)-1] != '\t' {
+		return a, fmt.Sprintf("a field without an end: %.80q", fields[len(fields)-1])
 	}
 	if len(whole) < len(fields) {
 		return a, fmt.Sprintf("%d fields, which is no whole number of rows of %d", len(fields), c.columns)

@@ -64,11 +64,22 @@ func TestJudgeReplies(t *testing.T) {
 		{"nobody to kick", kick(alice, random), nil, doveadm.Failure(doveadm.CodeNotFound), ledger.Succeeded, ""},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			answer, problem := tt.command.judge(tt.fields, tt.status)
+			var output []byte
+			for _, f := range tt.fields {
+				output = append(doveadm.AppendEscaped(output, f), '\t')
+			}
+			answer, problem := tt.command.judge(output, tt.status)
 			if answer != tt.answer || (problem == "") != (tt.problem == "") || !strings.Contains(problem, tt.problem) {
 				t.Errorf("%s, %q; want %s, %q", answer, problem, tt.answer, tt.problem)
 			}
 		})
+	}
+}
+
+func TestFieldWithoutEnd(t *testing.T) {
+	c := mailboxList(&user{name: "alice"}, nil)
+	if a, problem := c.judge([]byte("INBOX\tArch"), doveadm.Failure(doveadm.CodeTempFail)); a != ledger.Failed || !strings.Contains(problem, "without an end") {
+		t.Errorf("%s, %q", a, problem)
 	}
 }
 

@@ -14,8 +14,9 @@ import (
 )
 
 const (
-	// settleTimeout is more than the proxy keeps idle connections for.
-	settleTimeout = 20 * time.Second
+	// settleTimeout is more than the proxy keeps idle connections for, and than
+	// a health check waits whose handshake a fault has spoiled.
+	settleTimeout = 90 * time.Second
 	// spare is how many descriptors the proxy may have more than at its
 	// beginning: what it opens when it needs it first.
 	spare = 2
@@ -43,57 +44,60 @@ func (s *site) settle(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, settleTimeout)
 	defer cancel()
 	for {
-		n, err := s.connections()
+		open, err := s.connections()
 		old := s.daemon.predecessors()
 		switch {
 		case err != nil:
 			return err
-		case n == 0 && len(old) == 0:
+		case len(open) == 0 && len(old) == 0:
 			return nil
 		case ctx.Err() != nil:
-			return fmt.Errorf("%d connections to backends and %d servers that have been replaced are left %s after the last command", n, len(old), settleTimeout)
+			return fmt.Errorf("connections to backends (%s) and %d servers that have been replaced are left %s after the last command",
+				strings.Join(open, ", "), len(old), settleTimeout)
 		}
 		pause(ctx, 50*time.Millisecond)
 	}
 }
 
-// connections counts those of all backends that are open at the backend's end.
-// A process without one does not count: Dovecot keeps it for the next.
-func (s *site) connections() (int, error) {
-	ports := make(map[string]bool)
+// connections returns those of all backends that are open at both ends. A process
+// without one does not count: Dovecot keeps it for the next.
+func (s *site) connections() ([]string, error) {
+	ports := make(map[string]string)
 	for _, b := range s.backends {
 		for _, addr := range []string{b.Addr, b.tlsAddr} {
 			if _, port, err := net.SplitHostPort(addr); err == nil {
 				number, err := strconv.Atoi(port)
 				if err != nil {
-					return 0, err
+					return nil, err
 				}
-				ports[fmt.Sprintf("%04X", number)] = true
+				ports[fmt.Sprintf("%04X", number)] = b.Name
 			}
 		}
 	}
 	table, err := os.ReadFile("/proc/net/tcp")
 	if err != nil {
-		return 0, err
+		return nil, err
 	}
-	return countOpen(string(table), ports), nil
+	return openAt(string(table), ports), nil
 }
 
-// countOpen counts, in a table as proc_net(5) has it, the connections that are
-// open at the local end, which has one of the ports.
-func countOpen(table string, ports map[string]bool) int {
-	const established, closeWait = "01", "08"
-	n := 0
+// openAt finds, in a table as proc_net(5) has it, the connections whose local end
+// has one of the ports and whose other end has not been closed. Dovecot may
+// leave its own open for as long as it waits for a lock.
+func openAt(table string, ports map[string]string) []string {
+	const established = "01"
+	var open []string
 	for line := range strings.Lines(table) {
 		fields := strings.Fields(line)
-		if len(fields) < 4 || fields[3] != established && fields[3] != closeWait {
+		if len(fields) < 4 || fields[3] != established {
 			continue
 		}
-		if _, port, _ := strings.Cut(fields[1], ":"); ports[port] {
-			n++
+		_, port, _ := strings.Cut(fields[1], ":")
+		if name := ports[port]; name != "" {
+			open = append(open, name+" from "+fields[2])
 		}
 	}
-	return n
+	return open
 }
 
 // watchMachine writes times into the books in which this very process got no
@@ -127,10 +131,11 @@ func (s *site) inspect(ctx context.Context, idle int) (*result, error) {
 	if err := s.settle(ctx); err != nil {
 		problem("%v", err)
 	}
-	var err error
-	if r.connections, err = s.connections(); err != nil {
+	open, err := s.connections()
+	if err != nil {
 		return nil, err
 	}
+	r.connections = len(open)
 	for deadline := time.Now().Add(settleTimeout); ; pause(ctx, 50*time.Millisecond) {
 		if r.descriptors[1], err = s.daemon.descriptors(); err != nil {
 			return nil, err

@@ -223,7 +223,7 @@ func (s *session) read(c *command, e *ledger.Entry) error {
 		}
 	}
 	status := scan.Status()
-	answer, problem := c.judge(fields(output), status)
+	answer, problem := c.judge(output, status)
 	if status.OK && c.done != nil {
 		c.done()
 	}
