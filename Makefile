@@ -31,8 +31,8 @@ demo: deps-2.3 build ## three real Dovecots behind the proxy, shown command by c
 	bin/demo -proxy $(BINARY) $(if $(KEEP),-keep)
 
 test: deps lint ## everything: checks, fuzz targets for a few seconds each, all tests with the race detector
-	scripts/fuzz 5s
-	go run ./scripts/gotest -race -shuffle=on -vet=off -timeout=8m ./...
+	scripts/fuzz 2s
+	go run ./scripts/gotest -race -shuffle=on -vet=off -timeout=20m ./...
 
 # Without the folder of Dovecot 2.4, which takes minutes to make.
 deps-2.3:

@@ -418,6 +418,33 @@ func TestFullBackendGreetsOthers(t *testing.T) {
 	})
 }
 
+// TestFullBackendDrops: a Dovecot at its limit also closes what waits for a
+// process. One that answers nobody is another matter.
+func TestFullBackendDrops(t *testing.T) {
+	answering(t, 1, func(t *testing.T, w *world, inUse []*Conn) {
+		w.set(&w.mute, false)
+		w.set(&w.drop, true)
+		w.slow = time.Second
+		queue := []*pending{w.begin(t, Shared), w.begin(t, Shared)}
+		time.Sleep(time.Second / 2)
+		inUse[0].Answering()
+		time.Sleep(time.Second)
+		for _, a := range queue {
+			a.waits(t)
+		}
+		if s := w.Stat(); s.NoGreeting != 2 || s.Breaker != Closed {
+			t.Errorf("%+v", s)
+		}
+		time.Sleep(2 * time.Second) // one more that is closed, and nobody was answered
+		if s := w.Stat(); s.Breaker != Open {
+			t.Errorf("%+v", s)
+		}
+		queue[0].failed(t, errNotGreeted)
+		queue[1].failed(t, ErrBreakerOpen)
+		inUse[0].Release(Reusable)
+	})
+}
+
 func TestFullBackendTimeout(t *testing.T) {
 	answering(t, 1, func(t *testing.T, w *world, inUse []*Conn) {
 		a := w.begin(t, Shared)

@@ -188,8 +188,14 @@ func (p *Pool) dialFailed(start time.Time, err error) {
 		p.unlock()
 		return
 	}
+	answersOthers := p.answeredSince(start)
 	noGreeting := errors.Is(err, ErrNoProcess)
-	answersOthers := noGreeting && p.answeredSince(start)
+	if answersOthers && errors.Is(err, errNotGreeted) {
+		// The port is right, then. Dovecot drops the connections that wait for
+		// a process when it finds none for them.
+		noGreeting, err = true, fmt.Errorf("%w: it closed the connection", ErrNoProcess)
+	}
+	answersOthers = answersOthers && noGreeting
 
 	p.mu.Lock()
 	p.stat.DialErrors++

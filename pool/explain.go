@@ -21,6 +21,10 @@ import (
 // of the service doveadm, 100 by default.
 var ErrNoProcess = errors.New("connected, but the backend does not greet (has it reached the process_limit of its service doveadm?)")
 
+// errNotGreeted is a connection that the backend closed before it greeted. That
+// is a wrong port, or a Dovecot at its process_limit that drops what waits.
+var errNotGreeted = errors.New("closed before the greeting")
+
 // ErrBackendLogin is a backend that refuses our name or password.
 var ErrBackendLogin = errors.New("the backend refused the login (username and password of the backend block, doveadm_password of the backend)")
 
@@ -59,7 +63,7 @@ func (d *dialer) explain(err error) error {
 	case closedByPeer(err) && inTLS:
 		hint = "does it have a certificate? Its log says more"
 	case closedByPeer(err) && greeting:
-		hint = "is this the port of its service doveadm, and one without ssl? One with ssl needs tls { mode = \"implicit\" } here"
+		return fmt.Errorf("%w: %w (is this the port of its service doveadm, and one without ssl? One with ssl needs tls { mode = \"implicit\" } here)", errNotGreeted, err)
 	default:
 		hint = explainTLS(err)
 	}

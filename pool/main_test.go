@@ -36,6 +36,7 @@ type world struct {
 	mu   sync.Mutex
 	down bool          // connections are refused
 	mute bool          // connections are accepted, nobody greets
+	drop bool          // connections are accepted and closed
 	slow time.Duration // before a connection is accepted
 }
 
@@ -66,6 +67,10 @@ func inBubble(t *testing.T, change func(b *config.Backend), test func(t *testing
 			Minor:    doveadm.MaxMinor,
 			Password: "secret",
 			Connected: func(c *doveadmtest.Conn) {
+				if w.get(&w.drop) {
+					c.Close()
+					return
+				}
 				if w.get(&w.mute) {
 					c.Hang()
 				}
