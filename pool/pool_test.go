@@ -164,7 +164,9 @@ func TestIdleTimeout(t *testing.T) {
 func TestSweepIsLate(t *testing.T) {
 	inBubble(t, nil, func(t *testing.T, w *world) {
 		w.acquire(t, Shared).Release(Reusable)
+		w.Pool.mu.Lock()
 		w.idle[0].until = time.Now()
+		w.Pool.mu.Unlock()
 		c := w.acquire(t, Shared)
 		if c.Reused() {
 			t.Error("got a connection whose time is over")

@@ -268,7 +268,8 @@ func deframe(k clientKind, stream []byte) (output, logs string, err error) {
 		}
 		channel, n := stream[0], int(binary.BigEndian.Uint32(stream[1:]))
 		stream = stream[5:]
-		if n == 0 || n > len(stream) {
+		// An empty packet asks a client that has half-closed whether it is there.
+		if n > len(stream) {
 			return output, logs, fmt.Errorf("packet of %d bytes in %d", n, len(stream))
 		}
 		switch channel {

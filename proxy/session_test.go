@@ -60,16 +60,18 @@ func TestIdleTimeoutIsBetweenCommands(t *testing.T) {
 // TestNothingBehindAnEndedSession: a reply that was cut off where its columns
 // are unknown is the last thing that a client gets, whatever it has sent ahead.
 func TestNothingBehindAnEndedSession(t *testing.T) {
-	seen := make(chan struct{})
+	arrived, seen := make(chan struct{}), make(chan struct{})
 	row := strings.Repeat("x", 50_000)
 	h := func(c *doveadmtest.Conn, cmd *doveadm.Command) {
 		if cmd.Name == "nonsense" {
+			<-arrived // else the session might end before the other is read
 			c.Output([]byte("half a ro"))
 			c.Close()
 			return
 		}
 		// Some of what follows comes before the session knows that it has
 		// ended, and most of it later.
+		arrived <- struct{}{}
 		<-seen
 		for range 100 {
 			c.Fields("other", row)
