@@ -33,6 +33,20 @@ func TestRun(t *testing.T) {
 				"FAIL\nFAIL\tfailsTIME\nFAIL\n", 1,
 		},
 		{
+			"crashes", // the first time, as the race detector does
+			`func TestA(t *testing.T) {
+				if os.WriteFile("second", nil, 0o600); len(os.Args) > 0 {
+					if _, err := os.Stat("first"); err != nil {
+						os.WriteFile("first", nil, 0o600)
+						println("SIGSEGV: segmentation violation\nPC=0x1\n\ninternal/synctest.Run(0x1)")
+						os.Exit(2)
+					}
+				}
+			}`,
+			"SIGSEGV: segmentation violation\nPC=0x1\n\ninternal/synctest.Run(0x1)\nFAIL\tcrashesTIME\n" +
+				"the race detector crashed, once more: crashes\nok  \tcrashesTIME\n", 0,
+		},
+		{
 			"exits", `func TestA(t *testing.T) { println("why"); os.Exit(3) }`,
 			"why\nFAIL\texitsTIME\nFAIL\n", 1,
 		},
