@@ -30,9 +30,10 @@ demo: deps-2.3 build ## three real Dovecots behind the proxy, shown command by c
 	go build -buildvcs=false -o bin/demo ./internal/demo
 	bin/demo -proxy $(BINARY) $(if $(KEEP),-keep)
 
+# Packages wait more than they compute: four at a time keep two processors busy.
 test: deps lint ## everything: checks, fuzz targets for a few seconds each, all tests with the race detector
 	scripts/fuzz 2s
-	go run ./scripts/gotest -race -shuffle=on -vet=off -timeout=20m ./...
+	go run ./scripts/gotest -race -shuffle=on -vet=off -p 4 -timeout=20m ./...
 
 # Without the folder of Dovecot 2.4, which takes minutes to make.
 deps-2.3:
