@@ -148,10 +148,11 @@ func answer(c *doveadmtest.Conn, cmd *doveadm.Command) {
 	c.Status("+")
 }
 
-// unused returns the address of a port on which nobody listens.
+// unused returns the address of a port on which nobody listens. It is none of
+// those that the servers of other tests get.
 func unused(t testing.TB) string {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	l, err := net.Listen("tcp", "127.0.0.2:0")
 	if err != nil {
 		t.Fatal(err)
 	}
