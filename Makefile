@@ -33,7 +33,7 @@ demo: deps-2.3 build ## three real Dovecots behind the proxy, shown command by c
 # Packages wait more than they compute: four at a time keep two processors busy.
 test: deps lint ## everything: checks, fuzz targets for a few seconds each, all tests with the race detector
 	scripts/fuzz 2s
-	go run ./scripts/gotest -race -shuffle=on -vet=off -p 4 -timeout=20m ./...
+	go run ./scripts/gotest -race -shuffle=on -vet=off -p=4 -timeout=20m ./...
 
 # Without the folder of Dovecot 2.4, which takes minutes to make.
 deps-2.3:

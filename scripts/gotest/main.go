@@ -4,7 +4,8 @@
 //
 // Now and then (seen with Go 1.26.8) the race detector itself crashes when a
 // bubble of testing/synctest moves its clock. The packages in which it did, and
-// in which nothing failed, are tested once more.
+// in which nothing failed, are tested once more. For that, flags have their
+// values behind an equals sign.
 package main
 
 import (
