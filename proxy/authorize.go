@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"context"
 	"net/netip"
 	"strings"
 
@@ -12,11 +13,11 @@ import (
 // authorize refuses a command that its client may not run, before anything else
 // is done about it.
 func (s *session) authorize(r *request) *refusal {
-	return s.proxy.snapshot.Load().authorize(s.client, s.peer.From, r)
+	return s.proxy.snapshot.Load().authorize(s.ctx, s.client, s.peer.From, r)
 }
 
-func (snap *snapshot) authorize(client string, from netip.Addr, r *request) *refusal {
-	q := snap.question(client, from, r)
+func (snap *snapshot) authorize(ctx context.Context, client string, from netip.Addr, r *request) *refusal {
+	q := snap.question(ctx, client, from, r)
 	d := snap.rules.Decide(&q)
 	if d.Allowed {
 		return nil
@@ -25,7 +26,7 @@ func (snap *snapshot) authorize(client string, from netip.Addr, r *request) *ref
 }
 
 // question is what the rules are asked about a command that was prepared.
-func (snap *snapshot) question(client string, from netip.Addr, r *request) access.Request {
+func (snap *snapshot) question(ctx context.Context, client string, from netip.Addr, r *request) access.Request {
 	q := access.Request{
 		Client:  client,
 		From:    from,
@@ -40,7 +41,7 @@ func (snap *snapshot) question(client string, from netip.Addr, r *request) acces
 		q.Effects.Everyone = true
 	}
 	if snap.rules.AsksShard(client) {
-		if shard, refused := snap.shardOf(r); refused == nil {
+		if shard, refused := snap.shardOf(ctx, r); refused == nil {
 			q.Shard = shard
 		}
 	}

@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"context"
 	"net/netip"
 
 	"github.com/doveadm-proxy/doveadm-proxy/config"
@@ -62,25 +63,25 @@ type Explanation struct {
 func (e *Explainer) HasClient(name string) bool { return e.clients[name] }
 
 // Explain answers q as to a client of the newest version.
-func (e *Explainer) Explain(q Question) Explanation {
+func (e *Explainer) Explain(ctx context.Context, q Question) Explanation {
 	cmd := q.Command
 	r, refused := prepare(&cmd, doveadm.MaxMinor)
 	x := Explanation{Command: cmd.Name, Info: r.info, Limits: e.snap.config.Limits}
-	asked := e.snap.question(q.Client, q.From.Unmap(), &r)
+	asked := e.snap.question(ctx, q.Client, q.From.Unmap(), &r)
 	x.Effects = asked.Effects
 	if refused == nil {
 		var d access.Decision
 		d, x.Findings = e.snap.rules.Explain(&asked)
 		x.Rule = d.Rule
-		refused = e.snap.authorize(q.Client, q.From.Unmap(), &r)
+		refused = e.snap.authorize(ctx, q.Client, q.From.Unmap(), &r)
 	}
-	shard, unrouted := e.snap.shardOf(&r)
+	shard, unrouted := e.snap.shardOf(ctx, &r)
 	if refused == nil && unrouted != nil {
 		refused, x.NoShard = unrouted, true
 	}
 	if unrouted == nil {
 		x.Shard = shard
-		if d, err := e.snap.table.Route(cmd.User); err == nil {
+		if d, err := e.snap.table.Route(ctx, cmd.User); err == nil {
 			x.Route, x.RouteReason = d.Route, d.Reason
 		}
 		for _, s := range e.snap.config.Shards {

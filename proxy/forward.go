@@ -177,12 +177,12 @@ func (t *task) noConnection(err error) (keep bool) {
 
 // route finds the shard of the command.
 func (t *task) route(snap *snapshot) (refused *refusal) {
-	t.res.shard, refused = snap.shardOf(&t.request)
+	t.res.shard, refused = snap.shardOf(t.session.ctx, &t.request)
 	return refused
 }
 
 // shardOf finds the shard of a command.
-func (s *snapshot) shardOf(r *request) (string, *refusal) {
+func (s *snapshot) shardOf(ctx context.Context, r *request) (string, *refusal) {
 	user := r.cmd.User
 	if user == "" {
 		// No user, no route; where there is one shard none is needed.
@@ -194,7 +194,7 @@ func (s *snapshot) shardOf(r *request) (string, *refusal) {
 		}
 		return "", &refusal{noUser, doveadm.CodeNoUser, "no user name given"}
 	}
-	decision, err := s.table.Route(user)
+	decision, err := s.table.Route(ctx, user)
 	switch {
 	case errors.Is(err, router.ErrNoRoute):
 		return "", &refusal{noUser, doveadm.CodeNoUser, "no route names a shard for the user"}

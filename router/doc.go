@@ -5,7 +5,7 @@
 //
 //	table, err := router.New(cfg.Routes, []string{"s1", "s2"})
 //	...
-//	decision, err := table.Route("alice@example.com")
+//	decision, err := table.Route(ctx, "alice@example.com")
 //	// decision.Shard "s2", decision.Route "match #1",
 //	// decision.Reason `"*@example.com" matches the user`
 //

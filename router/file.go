@@ -1,6 +1,7 @@
 package router
 
 import (
+	"context"
 	"fmt"
 	"os"
 	"strings"
@@ -35,21 +36,23 @@ func newFile(name string, r config.Route, shards []string) (*file, []error) {
 
 func (f *file) name() string { return f.label }
 
-func (f *file) decide(user string) (Decision, bool) {
+func (f *file) decide(_ context.Context, user string) (Decision, bool, error) {
 	e, decisions := f.find(user)
 	if decisions == nil {
-		return Decision{}, false
+		return Decision{}, false, nil
 	}
-	return decisions[e.shard], true
+	return decisions[e.shard], true, nil
 }
 
-func (f *file) explain(user string) string {
+func (f *file) explain(_ context.Context, user string) (string, error) {
 	e, decisions := f.find(user)
 	if decisions == nil {
-		return "the map has no line for the user or its domain, and no default line (*)"
+		return "the map has no line for the user or its domain, and no default line (*)", nil
 	}
-	return fmt.Sprintf("%s: line %d", decisions[e.shard].Reason, e.line)
+	return fmt.Sprintf("%s: line %d", decisions[e.shard].Reason, e.line), nil
 }
+
+func (f *file) close() {}
 
 // find returns the entry for a user and the decisions it chooses from; nil if
 // there is none.

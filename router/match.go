@@ -1,6 +1,7 @@
 package router
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"strings"
@@ -49,18 +50,20 @@ func isControl(r rune) bool { return r < ' ' || r == 0x7f }
 
 func (m *match) name() string { return m.label }
 
-func (m *match) decide(user string) (Decision, bool) {
+func (m *match) decide(_ context.Context, user string) (Decision, bool, error) {
 	for i, pattern := range m.patterns {
 		if glob.Match(pattern, user) {
-			return m.decisions[i], true
+			return m.decisions[i], true, nil
 		}
 	}
-	return Decision{}, false
+	return Decision{}, false, nil
 }
 
-func (m *match) explain(user string) string {
-	if d, ok := m.decide(user); ok {
-		return d.Reason
+func (m *match) explain(ctx context.Context, user string) (string, error) {
+	if d, ok, _ := m.decide(ctx, user); ok {
+		return d.Reason, nil
 	}
-	return "no pattern matches the user"
+	return "no pattern matches the user", nil
 }
+
+func (m *match) close() {}

@@ -1,6 +1,7 @@
 package router
 
 import (
+	"context"
 	"crypto/sha256"
 	"encoding/binary"
 	"errors"
@@ -48,7 +49,7 @@ func newRing(name string, r config.Route, shards []string) (*ring, []error) {
 
 func (r *ring) name() string { return "ring" }
 
-func (r *ring) decide(user string) (Decision, bool) {
+func (r *ring) decide(_ context.Context, user string) (Decision, bool, error) {
 	h := ringHash(user)
 	winner, highest := 0, ringMix(h^r.shards[0].hash)
 	for i := 1; i < len(r.shards); i++ {
@@ -56,13 +57,15 @@ func (r *ring) decide(user string) (Decision, bool) {
 			winner, highest = i, score
 		}
 	}
-	return r.shards[winner].decision, true
+	return r.shards[winner].decision, true, nil
 }
 
-func (r *ring) explain(user string) string {
-	d, _ := r.decide(user)
-	return d.Reason
+func (r *ring) explain(ctx context.Context, user string) (string, error) {
+	d, _, _ := r.decide(ctx, user)
+	return d.Reason, nil
 }
+
+func (r *ring) close() {}
 
 func ringHash(s string) uint64 {
 	var stack [256]byte // Sum256 wants bytes, and they need not be on the heap

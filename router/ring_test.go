@@ -23,7 +23,7 @@ func newTestRing(t testing.TB, shards ...string) *Table {
 
 func shardOf(t testing.TB, table *Table, user string) string {
 	t.Helper()
-	d, err := table.Route(user)
+	d, err := table.Route(t.Context(), user)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -73,8 +73,8 @@ func TestRingIgnoresOrder(t *testing.T) {
 		other := newTestRing(t, shuffled...)
 		for i := range 200 {
 			user := fmt.Sprintf("user%d@example.com", i)
-			a, _ := table.Route(user)
-			b, _ := other.Route(user)
+			a, _ := table.Route(t.Context(), user)
+			b, _ := other.Route(t.Context(), user)
 			if a != b {
 				t.Fatalf("%s: %+v with %v, %+v with %v", user, a, names, b, shuffled)
 			}
@@ -86,7 +86,7 @@ func TestRingTies(t *testing.T) {
 	t.Parallel()
 	// No two names with equal hashes are known, so the hashes are set.
 	r := &ring{[]ringShard{{7, Decision{Shard: "a"}}, {7, Decision{Shard: "b"}}, {7, Decision{Shard: "c"}}}}
-	if d, ok := r.decide("anyone"); !ok || d.Shard != "a" {
+	if d, ok, _ := r.decide(t.Context(), "anyone"); !ok || d.Shard != "a" {
 		t.Errorf("of equal scores %q wins", d.Shard)
 	}
 }

@@ -1,6 +1,7 @@
 package router
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"slices"
@@ -26,10 +27,15 @@ type Decision struct {
 // route is one element of the chain.
 type route interface {
 	name() string
-	// decide is asked for a user in normal form and does not allocate.
-	decide(user string) (Decision, bool)
+	// decide is asked for a user in normal form. It reports false if it leaves
+	// the user to the next route. An error means that the answer could not be
+	// found out, which is never the same as leaving the user to the next one.
+	// Unless it has to ask elsewhere, it does not allocate.
+	decide(ctx context.Context, user string) (Decision, bool, error)
 	// explain says why decide answers what it does.
-	explain(user string) string
+	explain(ctx context.Context, user string) (reason string, err error)
+	// close ends what the route keeps open or runs, and waits for it.
+	close()
 }
 
 // New builds the table of routes, in their order, over the named shards. It
@@ -60,24 +66,41 @@ func New(routes []config.Route, shards []string) (*Table, error) {
 		default:
 			problems = []error{errors.New("unknown kind of route: use match, file or ring")}
 		}
-		t.routes = append(t.routes, built)
+		if len(problems) == 0 {
+			t.routes = append(t.routes, built)
+		}
 		for _, problem := range problems {
 			errs = append(errs, fmt.Errorf("route %s: %w", name, problem))
 		}
 	}
 	if err := errors.Join(errs...); err != nil {
+		t.Close()
 		return nil, err
 	}
 	return t, nil
 }
 
-// Route returns the decision for user, or an error that is ErrNoRoute. It does
-// not allocate, unless the user has to be put in lower case or has no route.
-func (t *Table) Route(user string) (Decision, error) {
+// Close ends what routes keep open or run, and waits for it. Route must not be
+// called any more.
+func (t *Table) Close() {
+	for _, r := range t.routes {
+		r.close()
+	}
+}
+
+// Route returns the decision for user, ErrNoRoute if no route names a shard, or
+// another error if a route could not find out its answer, also because ctx is
+// over. Unless a route has to ask elsewhere it does not allocate, but for a user
+// that has to be put in lower case or has no route.
+func (t *Table) Route(ctx context.Context, user string) (Decision, error) {
 	normal := NormalForm(user)
 	if normal != "" {
 		for _, r := range t.routes {
-			if d, ok := r.decide(normal); ok {
+			d, ok, err := r.decide(ctx, normal)
+			if err != nil {
+				return Decision{}, fmt.Errorf("route %s: %w", r.name(), err)
+			}
+			if ok {
 				return d, nil
 			}
 		}
@@ -90,20 +113,25 @@ type Answer struct {
 	Route  string // as in Decision
 	Shard  string // empty: the route leaves the user to the next one
 	Reason string // as in Decision, in more detail: the line of a map
+	Err    error  // the route could not find out its answer; no other is asked
 }
 
 // Explain returns the answers of the routes that are asked for user, in their
 // order: all up to the one that decides, or all if none does.
-func (t *Table) Explain(user string) []Answer {
+func (t *Table) Explain(ctx context.Context, user string) []Answer {
 	normal := NormalForm(user)
 	if normal == "" {
 		return nil
 	}
 	var answers []Answer
 	for _, r := range t.routes {
-		d, ok := r.decide(normal)
-		answers = append(answers, Answer{Route: r.name(), Shard: d.Shard, Reason: r.explain(normal)})
-		if ok {
+		d, ok, err := r.decide(ctx, normal)
+		answer := Answer{Route: r.name(), Shard: d.Shard, Err: err}
+		if err == nil {
+			answer.Reason, answer.Err = r.explain(ctx, normal)
+		}
+		answers = append(answers, answer)
+		if ok || answer.Err != nil {
 			break
 		}
 	}

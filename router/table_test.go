@@ -50,11 +50,11 @@ func TestRoute(t *testing.T) {
 		"eve@EXAMPLE.org":   {"s1", "file " + path, "the map has a line for the user's domain"},
 		"eve@example.net":   {"s2", "ring", "the consistent hash over s2 gives the user to s2"},
 	} {
-		got, err := table.Route(user)
+		got, err := table.Route(t.Context(), user)
 		if err != nil || got != want {
 			t.Errorf("Route(%q) = %+v, %v; want %+v", user, got, err, want)
 		}
-		answers := table.Explain(user)
+		answers := table.Explain(t.Context(), user)
 		if last := answers[len(answers)-1]; last.Shard != got.Shard || last.Route != got.Route || !strings.HasPrefix(last.Reason, got.Reason) {
 			t.Errorf("Explain(%q) ends with %+v, Route says %+v", user, last, got)
 		}
@@ -72,12 +72,12 @@ func TestNoRoute(t *testing.T) {
 	}{
 		{empty, "bob"}, {table, "bob"}, {table, "bob@sales.example.com"}, {table, ""}, {ring, ""},
 	} {
-		d, err := test.table.Route(test.user)
+		d, err := test.table.Route(t.Context(), test.user)
 		if !errors.Is(err, ErrNoRoute) || d != (Decision{}) {
 			t.Errorf("Route(%q) = %+v, %v; want ErrNoRoute", test.user, d, err)
 		}
 	}
-	if _, err := table.Route("bob\n"); err == nil || !strings.HasSuffix(err.Error(), `"bob\n"`) {
+	if _, err := table.Route(t.Context(), "bob\n"); err == nil || !strings.HasSuffix(err.Error(), `"bob\n"`) {
 		t.Errorf("the user is not quoted: %v", err)
 	}
 }
@@ -92,23 +92,23 @@ func TestExplain(t *testing.T) {
 	)
 	file := "file " + path
 	for user, want := range map[string][]Answer{
-		"x@sales.example": {{"match #1", "s2", `"*@sales.example" matches the user`}},
+		"x@sales.example": {{"match #1", "s2", `"*@sales.example" matches the user`, nil}},
 		"Bob@Example.com": {
-			{"match #1", "", "no pattern matches the user"},
-			{file, "s3", "the map has a line for the user: line 2"},
+			{"match #1", "", "no pattern matches the user", nil},
+			{file, "s3", "the map has a line for the user: line 2", nil},
 		},
 		"eve@example.org": {
-			{"match #1", "", "no pattern matches the user"},
-			{file, "s1", "the map has a line for the user's domain: line 4"},
+			{"match #1", "", "no pattern matches the user", nil},
+			{file, "s1", "the map has a line for the user's domain: line 4", nil},
 		},
 		"eve": {
-			{"match #1", "", "no pattern matches the user"},
-			{file, "", "the map has no line for the user or its domain, and no default line (*)"},
-			{"ring", "s2", "the consistent hash over s2 gives the user to s2"},
+			{"match #1", "", "no pattern matches the user", nil},
+			{file, "", "the map has no line for the user or its domain, and no default line (*)", nil},
+			{"ring", "s2", "the consistent hash over s2 gives the user to s2", nil},
 		},
 		"": nil,
 	} {
-		if diff := cmp.Diff(want, table.Explain(user)); diff != "" {
+		if diff := cmp.Diff(want, table.Explain(t.Context(), user)); diff != "" {
 			t.Errorf("Explain(%q) (-want +got):\n%s", user, diff)
 		}
 	}
@@ -210,7 +210,7 @@ func BenchmarkRoute(b *testing.B) {
 		b.Run(bench.name, func(b *testing.B) {
 			b.ReportAllocs()
 			for b.Loop() {
-				if d, err := table.Route(bench.user); err != nil || !strings.HasPrefix(d.Route, bench.route) {
+				if d, err := table.Route(b.Context(), bench.user); err != nil || !strings.HasPrefix(d.Route, bench.route) {
 					b.Fatal(d, err)
 				}
 			}
@@ -232,7 +232,7 @@ func TestRouteDoesNotAllocate(t *testing.T) {
 		"Someone@Example.Net": 1,
 	} {
 		if got := testing.AllocsPerRun(100, func() {
-			if _, err := table.Route(user); err != nil {
+			if _, err := table.Route(b.Context(), user); err != nil {
 				t.Fatal(err)
 			}
 		}); got > want {

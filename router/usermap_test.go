@@ -34,12 +34,12 @@ func TestReadUserMap(t *testing.T) {
 		"dave@Example.org": "s2 7", "dave@x@example.org": "s3 11", "@example.org": "s2 7", "ünï@exämple": "s1 8",
 		"a#b": "s1 10", "nobody": "s3 11", "alice@example.co": "s3 11", "lice@example.com": "s3 11", "*": "s3 11",
 	} {
-		answer := table.Explain(user)[0]
+		answer := table.Explain(t.Context(), user)[0]
 		_, line, _ := strings.Cut(answer.Reason, ": line ")
 		if got := answer.Shard + " " + line; got != want {
 			t.Errorf("%q: shard and line %s; want %s", user, got, want)
 		}
-		if d, err := table.Route(user); err != nil || d.Shard != answer.Shard {
+		if d, err := table.Route(t.Context(), user); err != nil || d.Shard != answer.Shard {
 			t.Errorf("Route(%q) = %+v, %v", user, d, err)
 		}
 	}
@@ -49,7 +49,7 @@ func TestReadEmptyMap(t *testing.T) {
 	t.Parallel()
 	for _, content := range []string{"", "\n", "# nothing yet\n"} {
 		table := newTable(t, config.Route{Kind: "file", Path: mapFile(t, content)})
-		if d, err := table.Route("alice"); !errors.Is(err, ErrNoRoute) {
+		if d, err := table.Route(t.Context(), "alice"); !errors.Is(err, ErrNoRoute) {
 			t.Errorf("an empty map gives %+v, %v", d, err)
 		}
 	}

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"io"
 	"maps"
@@ -51,7 +52,7 @@ COMMAND is one word or several ("mailbox list"); an empty USER is "".`,
 			if !explainer.HasClient(client) {
 				return &exitError{exitNo, fmt.Errorf("explain: the configuration has no client %q", client)}
 			}
-			return explain(cmd.OutOrStdout(), explainer.Explain(q.question()), q, asJSON)
+			return explain(cmd.OutOrStdout(), explainer.Explain(context.Background(), q.question()), q, asJSON)
 		},
 	}
 	configFlag(cmd, &path)

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"io"
 	"strings"
@@ -68,11 +69,13 @@ func route(stdout io.Writer, cfg *config.Config, users []string, asJSON bool) er
 	if err != nil {
 		return &exitError{exitNo, err}
 	}
+	defer table.Close()
+	ctx := context.Background()
 	missing := false
 	var all []routed
 	for _, user := range users {
 		r := routed{User: user, Reason: "no route names a shard for the user", Backends: []string{}}
-		if d, err := table.Route(user); err == nil {
+		if d, err := table.Route(ctx, user); err == nil {
 			r.Shard, r.Route, r.Reason = d.Shard, d.Route, d.Reason
 			for _, b := range proxy.Preference(byName[d.Shard], user) {
 				r.Backends = append(r.Backends, b.Name+" ("+b.Address+")")
@@ -80,7 +83,7 @@ func route(stdout io.Writer, cfg *config.Config, users []string, asJSON bool) er
 		} else {
 			missing = true
 		}
-		for _, step := range table.Explain(user) {
+		for _, step := range table.Explain(ctx, user) {
 			r.Asked = append(r.Asked, routeStep{Route: step.Route, Shard: step.Shard, Reason: step.Reason})
 		}
 		all = append(all, r)

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bufio"
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -56,7 +57,7 @@ func (e expectation) compare(explainer *proxy.Explainer) string {
 	if !explainer.HasClient(e.client) {
 		return fmt.Sprintf("the configuration has no client %q", e.client)
 	}
-	x := explainer.Explain(e.question.question())
+	x := explainer.Explain(context.Background(), e.question.question())
 	what := fmt.Sprintf("%s from %s: %s for %q", e.client, e.from, strings.Join(e.words, " "), e.user)
 	got := "deny"
 	switch {
