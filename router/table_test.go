@@ -232,7 +232,7 @@ func TestRouteDoesNotAllocate(t *testing.T) {
 		"Someone@Example.Net": 1,
 	} {
 		if got := testing.AllocsPerRun(100, func() {
-			if _, err := table.Route(b.Context(), user); err != nil {
+			if _, err := table.Route(t.Context(), user); err != nil {
 				t.Fatal(err)
 			}
 		}); got > want {
