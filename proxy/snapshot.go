@@ -107,7 +107,7 @@ func newBackend(p *pool.Pool, c config.Backend) *backend {
 // build makes the snapshot of cfg with the pools of old where the backend is
 // the same.
 func (p *Proxy) build(cfg *config.Config, old *snapshot) (*snapshot, error) {
-	made, err := newParts(cfg)
+	made, err := newParts(cfg, old.routes())
 	if err != nil {
 		return nil, err
 	}
@@ -164,6 +164,14 @@ func sameBackend(a, b config.Backend) bool {
 	return reflect.DeepEqual(a, b)
 }
 
+// routes returns the table of a snapshot, nil if there is none.
+func (s *snapshot) routes() *router.Table {
+	if s == nil {
+		return nil
+	}
+	return s.table
+}
+
 // parts are what can fail of a snapshot.
 type parts struct {
 	names     *router.Names
@@ -172,8 +180,9 @@ type parts struct {
 	passwords map[string]auth.Passwords // of clients
 }
 
-// newParts makes those of a configuration. All problems are in the error.
-func newParts(cfg *config.Config) (parts, error) {
+// newParts makes those of a configuration, with what routes keep of the table
+// before. All problems are in the error.
+func newParts(cfg *config.Config, before *router.Table) (parts, error) {
 	p := parts{passwords: make(map[string]auth.Passwords)}
 	var errs []error
 	for _, c := range cfg.Clients {
@@ -194,17 +203,19 @@ func newParts(cfg *config.Config) (parts, error) {
 	if p.names, err = router.NewNames(cfg.Router); err != nil {
 		return p, errors.Join(append(errs, err)...)
 	}
-	if p.table, err = router.New(p.names, cfg.Routes, shards); err != nil {
+	if p.table, err = before.Next(p.names, cfg.Routes, shards); err != nil {
 		errs = append(errs, err)
 	}
 	if p.rules, err = access.New(p.names, cfg.Clients, cfg.Shards); err != nil {
 		errs = append(errs, err)
 	}
-	err = errors.Join(errs...)
-	if err != nil && p.table != nil {
-		p.table.Close()
+	if err := errors.Join(errs...); err != nil {
+		if p.table != nil {
+			p.table.Close()
+		}
+		return parts{}, err
 	}
-	return p, err
+	return p, nil
 }
 
 // backends returns the backends of a snapshot by name.
@@ -239,8 +250,9 @@ func (s *snapshot) logAges(log hclog.Logger) {
 	}
 }
 
-// discard closes the pools of a snapshot that was not put to work.
+// discard closes what a snapshot has that was not put to work.
 func (s *snapshot) discard(old *snapshot) {
+	s.table.Close()
 	for _, p := range s.without(old) {
 		p.Close(cancelled)
 	}
@@ -257,6 +269,10 @@ func (s *snapshot) only() (string, bool) {
 // Validate reports everything for which New or Reload would refuse cfg, short
 // of opening its listeners.
 func Validate(cfg *config.Config) error {
-	_, err := newParts(cfg)
-	return err
+	p, err := newParts(cfg, nil)
+	if err != nil {
+		return err
+	}
+	p.table.Close()
+	return nil
 }

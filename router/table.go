@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync/atomic"
 
 	"github.com/doveadm-proxy/doveadm-proxy/config"
 )
@@ -16,8 +17,11 @@ var ErrNoRoute = errors.New("no route names a shard for the user")
 
 // Table maps users to shards. It is safe for concurrent use.
 type Table struct {
-	names  *Names
-	routes []route
+	names   *Names
+	routes  []route
+	remotes []*lookups // of those that ask elsewhere
+	changes atomic.Uint64
+	closed  atomic.Bool
 }
 
 // Decision is a shard together with who decided so and why.
@@ -46,7 +50,14 @@ type route interface {
 // reads the map files. Everything that is wrong is reported at once, joined;
 // what is wrong in a map file names the file and the line.
 func New(names *Names, routes []config.Route, shards []string) (*Table, error) {
-	t := &Table{names: names}
+	return (*Table)(nil).Next(names, routes, shards)
+}
+
+// Next builds the table that takes the place of t, which stays as it is until
+// its own Close. Routes that ask elsewhere and did not change keep their
+// connections, their caches and their breakers.
+func (t *Table) Next(names *Names, routes []config.Route, shards []string) (*Table, error) {
+	next := &Table{names: names}
 	var errs []error
 	matches := 0
 	for i, r := range routes {
@@ -68,25 +79,36 @@ func New(names *Names, routes []config.Route, shards []string) (*Table, error) {
 					"(%d of the routes) is never asked: move it to the end", after))
 			}
 		default:
-			problems = []error{errors.New("unknown kind of route: use match, file or ring")}
+			name = remoteName(r, routes[:i])
+			var source Source
+			if source, problems = newSource(r); source != nil {
+				asking := newRemote(name, r, shards, source, t)
+				next.remotes = append(next.remotes, asking.lookups)
+				built = asking
+			} else if len(problems) == 0 {
+				problems = []error{errors.New("unknown kind of route: use " + kinds)}
+			}
 		}
 		if len(problems) == 0 {
-			t.routes = append(t.routes, built)
+			next.routes = append(next.routes, built)
 		}
 		for _, problem := range problems {
 			errs = append(errs, fmt.Errorf("route %s: %w", name, problem))
 		}
 	}
 	if err := errors.Join(errs...); err != nil {
-		t.Close()
+		next.Close()
 		return nil, err
 	}
-	return t, nil
+	return next, nil
 }
 
-// Close ends what routes keep open or run, and waits for it. Route must not be
-// called any more.
+// Close ends what routes keep open or run, and waits for it. Route returns
+// ErrClosed from then on, if it is not waiting for an answer already.
 func (t *Table) Close() {
+	if t.closed.Swap(true) {
+		return
+	}
 	for _, r := range t.routes {
 		r.close()
 	}
@@ -94,9 +116,13 @@ func (t *Table) Close() {
 
 // Route returns the decision for user as a client writes it, ErrNoRoute if no route names a shard, or
 // another error if a route could not find out its answer, also because ctx is
-// over. Unless a route has to ask elsewhere it does not allocate, but for a user
-// that has to be put in lower case or has no route.
+// over; ErrClosed is to be asked again of the table that followed. Unless a
+// route has to ask elsewhere it does not allocate, but for a user that has to be
+// put in lower case or has no route.
 func (t *Table) Route(ctx context.Context, user string) (Decision, error) {
+	if t.closed.Load() {
+		return Decision{}, ErrClosed
+	}
 	normal := t.names.User(user)
 	if normal != "" {
 		for _, r := range t.routes {
