@@ -26,7 +26,7 @@ TOOL = go tool -modfile=tools/go.mod
 .PHONY: help demo test deps deps-2.3 lint format fuzz bench bench-long bench-diff chaos compat crowd build install packages clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: deps-2.3 build ## three real Dovecots behind the proxy, shown command by command; KEEP=1 leaves them running
 	go build -buildvcs=false -o bin/demo ./internal/demo
