@@ -19,11 +19,11 @@ type Explainer struct {
 // NewExplainer returns that of a configuration. It fails where New would, short
 // of opening listeners.
 func NewExplainer(cfg *config.Config) (*Explainer, error) {
-	table, rules, _, err := parts(cfg)
+	p, err := newParts(cfg, nil)
 	if err != nil {
 		return nil, err
 	}
-	e := &Explainer{&snapshot{config: cfg, table: table, rules: rules}, make(map[string]bool)}
+	e := &Explainer{&snapshot{config: cfg, parts: p}, make(map[string]bool)}
 	for _, c := range cfg.Clients {
 		e.clients[c.Name] = true
 	}
@@ -59,6 +59,9 @@ type Explanation struct {
 	Limits                    config.Limits
 }
 
+// Close ends what routes have open.
+func (e *Explainer) Close() { e.snap.table.Close() }
+
 // HasClient reports whether the configuration has the client.
 func (e *Explainer) HasClient(name string) bool { return e.clients[name] }
 
@@ -67,9 +70,13 @@ func (e *Explainer) Explain(ctx context.Context, q Question) Explanation {
 	cmd := q.Command
 	r, refused := prepare(&cmd, doveadm.MaxMinor)
 	x := Explanation{Command: cmd.Name, Info: r.info, Limits: e.snap.config.Limits}
-	asked := e.snap.question(ctx, q.Client, q.From.Unmap(), &r)
+	asked, unknown := e.snap.question(ctx, q.Client, q.From.Unmap(), &r)
 	x.Effects = asked.Effects
-	if refused == nil {
+	switch {
+	case refused != nil:
+	case unknown != nil:
+		refused = unknown
+	default:
 		var d access.Decision
 		d, x.Findings = e.snap.rules.Explain(&asked)
 		x.Rule = d.Rule
@@ -86,7 +93,7 @@ func (e *Explainer) Explain(ctx context.Context, q Question) Explanation {
 		}
 		for _, s := range e.snap.config.Shards {
 			if s.Name == shard {
-				x.Backends = Preference(s, cmd.User)
+				x.Backends = Preference(s, e.snap.names, cmd.User)
 			}
 		}
 	}

@@ -37,7 +37,7 @@ type Event struct {
 // has to be true of one.
 type Filter struct {
 	Client   string
-	User     string // a glob
+	User     string // a glob, for the name as it was sent or in its normal form
 	Command  string // a glob
 	Shard    string
 	Backend  string
@@ -46,10 +46,10 @@ type Filter struct {
 	Duration time.Duration // at least
 }
 
-func (f *Filter) match(e *Event) bool {
+func (f *Filter) match(e *Event, names *router.Names) bool {
 	is := func(want, have string) bool { return want == "" || want == have }
 	return is(f.Client, e.Client) && is(f.Shard, e.Shard) && is(f.Backend, e.Backend) && is(f.Outcome, e.Outcome) &&
-		(f.User == "" || glob.Match(router.NormalForm(f.User), router.NormalForm(e.User))) &&
+		(f.User == "" || glob.Match(f.User, e.User) || glob.Match(f.User, names.User(e.User))) &&
 		(f.Command == "" || glob.Match(f.Command, e.Command)) &&
 		(e.Failed || !f.Failed) && e.Duration >= f.Duration
 }
@@ -124,8 +124,9 @@ func (t *task) tell(start time.Time, took time.Duration) {
 	if t.res.status != (doveadm.Status{}) {
 		e.Status = t.res.status.String()
 	}
+	names := t.session.proxy.snapshot.Load().names
 	for _, tail := range *tails {
-		if !tail.filter.match(&e) {
+		if !tail.filter.match(&e, names) {
 			continue
 		}
 		select {

@@ -10,7 +10,6 @@ import (
 	"time"
 
 	"github.com/doveadm-proxy/doveadm-proxy/doveadm"
-	"github.com/doveadm-proxy/doveadm-proxy/router"
 )
 
 // TraceFilter says whose commands are traced: those of a client, of a user, or
@@ -118,10 +117,11 @@ func (p *Proxy) traceOf(t *task) *traced {
 		return nil
 	}
 	var mine []*Trace
-	user := router.NormalForm(t.cmd.User)
+	names := p.snapshot.Load().names
+	user := names.User(t.cmd.User)
 	for _, one := range *all {
 		f := &one.filter
-		if (f.Client == "" || f.Client == t.session.client) && (f.User == "" || router.NormalForm(f.User) == user) {
+		if (f.Client == "" || f.Client == t.session.client) && (f.User == "" || names.User(f.User) == user) {
 			mine = append(mine, one)
 		}
 	}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync/atomic"
 
 	"github.com/doveadm-proxy/doveadm-proxy/config"
 )
@@ -15,7 +16,13 @@ import (
 var ErrNoRoute = errors.New("no route names a shard for the user")
 
 // Table maps users to shards. It is safe for concurrent use.
-type Table struct{ routes []route }
+type Table struct {
+	names   *Names
+	routes  []route
+	remotes []*lookups // of those that ask elsewhere
+	changes atomic.Uint64
+	closed  atomic.Bool
+}
 
 // Decision is a shard together with who decided so and why.
 type Decision struct {
@@ -38,11 +45,19 @@ type route interface {
 	close()
 }
 
-// New builds the table of routes, in their order, over the named shards. It
+// New builds the table of routes, in their order, over the named shards, for
+// users in the normal form of names. It
 // reads the map files. Everything that is wrong is reported at once, joined;
 // what is wrong in a map file names the file and the line.
-func New(routes []config.Route, shards []string) (*Table, error) {
-	t := new(Table)
+func New(names *Names, routes []config.Route, shards []string) (*Table, error) {
+	return (*Table)(nil).Next(names, routes, shards)
+}
+
+// Next builds the table that takes the place of t, which stays as it is until
+// its own Close. Routes that ask elsewhere and did not change keep their
+// connections, their caches and their breakers.
+func (t *Table) Next(names *Names, routes []config.Route, shards []string) (*Table, error) {
+	next := &Table{names: names}
 	var errs []error
 	matches := 0
 	for i, r := range routes {
@@ -53,10 +68,10 @@ func New(routes []config.Route, shards []string) (*Table, error) {
 		case "match":
 			matches++
 			name = fmt.Sprintf("match #%d", matches)
-			built, problems = newMatch(name, r, shards)
+			built, problems = newMatch(name, r, names, shards)
 		case "file":
 			name = "file " + r.Path
-			built, problems = newFile(name, r, shards)
+			built, problems = newFile(name, r, names, shards)
 		case "ring":
 			built, problems = newRing(name, r, shards)
 			if after := len(routes) - 1 - i; after > 0 {
@@ -64,36 +79,51 @@ func New(routes []config.Route, shards []string) (*Table, error) {
 					"(%d of the routes) is never asked: move it to the end", after))
 			}
 		default:
-			problems = []error{errors.New("unknown kind of route: use match, file or ring")}
+			name = remoteName(r, routes[:i])
+			var source Source
+			if source, problems = newSource(r); source != nil {
+				asking := newRemote(name, r, shards, source, t)
+				next.remotes = append(next.remotes, asking.lookups)
+				built = asking
+			} else if len(problems) == 0 {
+				problems = []error{errors.New("unknown kind of route: use " + kinds)}
+			}
 		}
 		if len(problems) == 0 {
-			t.routes = append(t.routes, built)
+			next.routes = append(next.routes, built)
 		}
 		for _, problem := range problems {
 			errs = append(errs, fmt.Errorf("route %s: %w", name, problem))
 		}
 	}
 	if err := errors.Join(errs...); err != nil {
-		t.Close()
+		next.Close()
 		return nil, err
 	}
-	return t, nil
+	return next, nil
 }
 
-// Close ends what routes keep open or run, and waits for it. Route must not be
-// called any more.
+// Close ends what routes keep open or run, and waits for it. Route returns
+// ErrClosed from then on, if it is not waiting for an answer already.
 func (t *Table) Close() {
+	if t.closed.Swap(true) {
+		return
+	}
 	for _, r := range t.routes {
 		r.close()
 	}
 }
 
-// Route returns the decision for user, ErrNoRoute if no route names a shard, or
+// Route returns the decision for user as a client writes it, ErrNoRoute if no route names a shard, or
 // another error if a route could not find out its answer, also because ctx is
-// over. Unless a route has to ask elsewhere it does not allocate, but for a user
-// that has to be put in lower case or has no route.
+// over; ErrClosed is to be asked again of the table that followed. Unless a
+// route has to ask elsewhere it does not allocate, but for a user that has to be
+// put in lower case or has no route.
 func (t *Table) Route(ctx context.Context, user string) (Decision, error) {
-	normal := NormalForm(user)
+	if t.closed.Load() {
+		return Decision{}, ErrClosed
+	}
+	normal := t.names.User(user)
 	if normal != "" {
 		for _, r := range t.routes {
 			d, ok, err := r.decide(ctx, normal)
@@ -119,7 +149,7 @@ type Answer struct {
 // Explain returns the answers of the routes that are asked for user, in their
 // order: all up to the one that decides, or all if none does.
 func (t *Table) Explain(ctx context.Context, user string) []Answer {
-	normal := NormalForm(user)
+	normal := t.names.User(user)
 	if normal == "" {
 		return nil
 	}
@@ -136,31 +166,6 @@ func (t *Table) Explain(ctx context.Context, user string) []Answer {
 		}
 	}
 	return answers
-}
-
-// NormalForm returns user as routes compare it: with the ASCII letters in
-// lower case. This is what %Lu means to Dovecot, whose default
-// auth_username_format it is: its lower-casing looks at bytes in the C locale
-// (t_str_lcase in src/lib/strfuncs.c; it never calls setlocale), so ü and Ü stay two users.
-func NormalForm(user string) string {
-	for i := range len(user) {
-		if lowerASCII(user[i]) == user[i] {
-			continue
-		}
-		lower := []byte(user)
-		for ; i < len(lower); i++ {
-			lower[i] = lowerASCII(lower[i])
-		}
-		return string(lower)
-	}
-	return user
-}
-
-func lowerASCII(c byte) byte {
-	if 'A' <= c && c <= 'Z' {
-		c += 'a' - 'A'
-	}
-	return c
 }
 
 // checkShard reports a shard that is not among those that exist.
