@@ -42,7 +42,7 @@ func shellBlocks(t *testing.T, document string) []string {
 func TestQuickStart(t *testing.T) {
 	t.Parallel()
 	deb := built(t, "deb")
-	const backendPassword, newPassword = "pässword of the backends", "password for clients"
+	const backendPassword, newPassword = "pässword of mail", "a new sécret"
 	m := startMachine(t)
 	listen := "127.0.0.1:" + freePort(t)
 	replace := []string{"127.0.0.1:24245", listen, "doveadm-proxy init ", "doveadm-proxy init --listen " + listen + " "}
@@ -81,7 +81,7 @@ func TestQuickStart(t *testing.T) {
 	}
 	took := time.Since(begin)
 	t.Logf("%s in all\n%s", took.Round(time.Millisecond), out.String())
-	for _, want := range []string{"Of-mail1", "STORAGE", "ann: shard s1", "ben: shard s2", "cem: shard s3"} {
+	for _, want := range []string{"Of-mail1", "INBOX messages=0", "ann: shard s1", "ben: shard s2", "cem: shard s3"} {
 		if !strings.Contains(out.String(), want) {
 			t.Errorf("nothing said %q:\n%s", want, out.String())
 		}
