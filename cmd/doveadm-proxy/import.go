@@ -90,6 +90,11 @@ step.`,
 			if err != nil {
 				return &exitError{exitNo, err}
 			}
+			if sources.userMap != "" {
+				if err := keepExceptions(&site); err != nil {
+					return &exitError{exitNo, err}
+				}
+			}
 			f.take(cmd, site)
 			return f.write(cmd, newAsker(cmd.InOrStdin(), cmd.ErrOrStderr()))
 		},
