@@ -47,23 +47,16 @@ func TestQuickStart(t *testing.T) {
 	listen := "127.0.0.1:" + freePort(t)
 	replace := []string{"127.0.0.1:24245", listen, "doveadm-proxy init ", "doveadm-proxy init --listen " + listen + " "}
 	users := []string{"ann", "ben", "cem"}
-	var ssh strings.Builder
-	ssh.WriteString("#!/bin/sh\nhost=$1\nshift\ncase $host in\n")
+	hosts := map[string]*dovecot.Server{}
 	for i, user := range users {
 		s := dovecottest.Start(t, dovecot.Options{Name: fmt.Sprintf("mail%d", i+1), Users: []string{user, user + "@example.com"}, Password: backendPassword})
 		if err := s.SaveMail(user, fmt.Sprintf("Of-mail%d", i+1)); err != nil {
 			t.Fatal(err)
 		}
 		replace = append(replace, fmt.Sprintf("10.0.1.%d:24245", i+1), s.Addr)
-		// The rest of the line is a command for the shell there, as with ssh.
-		fmt.Fprintf(&ssh, "root@10.0.1.%d) printf '%%s\\n' \"$*\" > /mnt/ssh%d.in; cat /mnt/ssh%d.out ;;\n", i+1, i+1, i+1)
-		serveShell(t, m, i+1, s)
+		hosts[fmt.Sprintf("10.0.1.%d", i+1)] = s
 	}
-	ssh.WriteString("*) exit 255 ;;\nesac\n")
-	m.write("bin/ssh", ssh.String(), 0o755)
-	if err := os.Mkdir(filepath.Join(m.dir, "home"), 0o755); err != nil {
-		t.Fatal(err)
-	}
+	m.ssh(hosts)
 	copyFile(t, deb, filepath.Join(m.dir, "home", filepath.Base(deb)))
 
 	begin := time.Now()
@@ -96,18 +89,38 @@ func TestQuickStart(t *testing.T) {
 	}
 }
 
-// serveShell answers one command that comes by the pipe sshN.in of a machine,
-// as the shell of a server would, by the pipe sshN.out.
-func serveShell(t *testing.T, m *machine, number int, s *dovecot.Server) {
+// ssh gives the machine a program ssh that reaches the shells of servers, as root
+// of a host, and a directory for the user's files.
+func (m *machine) ssh(hosts map[string]*dovecot.Server) {
+	m.t.Helper()
+	var script strings.Builder
+	script.WriteString("#!/bin/sh\nhost=$1\nshift\ncase $host in\n")
+	for host, server := range hosts {
+		in, out := "ssh-"+host+".in", "ssh-"+host+".out"
+		// The rest of the line is a command for the shell there, as with ssh.
+		fmt.Fprintf(&script, "root@%s) printf '%%s\\n' \"$*\" > /mnt/%s; cat /mnt/%s ;;\n", host, in, out)
+		serveShell(m.t, filepath.Join(m.dir, in), filepath.Join(m.dir, out), server)
+	}
+	script.WriteString("*) exit 255 ;;\nesac\n")
+	m.write("bin/ssh", script.String(), 0o755)
+	if err := os.Mkdir(filepath.Join(m.dir, "home"), 0o755); err != nil {
+		m.t.Fatal(err)
+	}
+}
+
+// serveShell runs the commands that come by one pipe, as the shell of a server
+// would, and answers each by another.
+func serveShell(t *testing.T, in, out string, s *dovecot.Server) {
 	t.Helper()
-	in, out := filepath.Join(m.dir, fmt.Sprintf("ssh%d.in", number)), filepath.Join(m.dir, fmt.Sprintf("ssh%d.out", number))
 	for _, pipe := range []string{in, out} {
 		if err := syscall.Mkfifo(pipe, 0o600); err != nil {
 			t.Fatal(err)
 		}
 	}
 	ctx, cancel := context.WithCancel(context.Background())
-	script := fmt.Sprintf(`while read -r line <%s; do ( doveadm() { command doveadm -c '%s' "$@"; }; eval "$line" ) >%s; done`, in, s.Config, out)
+	script := fmt.Sprintf(`doveadm() { command doveadm -c '%[3]s' "$@"; }
+doveconf() { command doveconf -c '%[3]s' "$@"; }
+while read -r line <%[1]s; do ( eval "$line" ) >%[2]s; done`, in, out, s.Config)
 	cmd := exec.CommandContext(ctx, "/bin/sh", "-c", script)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	if err := cmd.Start(); err != nil {

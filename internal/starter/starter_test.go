@@ -93,7 +93,9 @@ func recorded(t *testing.T, name string) []byte {
 func TestDirector(t *testing.T) {
 	var sites []Site
 	for _, suffix := range []string{"", ".tab"} {
-		s := Source{Resolve: func(context.Context, string) ([]netip.Addr, error) { return []netip.Addr{netip.MustParseAddr("127.0.0.1")}, nil }}
+		s := Source{Resolve: func(context.Context, string) ([]netip.Addr, error) {
+			return []netip.Addr{netip.MustParseAddr("127.0.0.1")}, nil
+		}}
 		err := errors.Join(
 			s.Doveconf(t.Context(), recorded(t, "director.doveconf")),
 			s.Dump(recorded(t, "director.dump"+suffix)),
