@@ -50,7 +50,7 @@ func causeOf(err error) DialCause {
 		return CauseTLS
 	case errors.As(err, &refused) && refused.Phase == doveadm.PhaseSTARTTLS:
 		return CauseTLS
-	case errors.As(err, &refused), closedByPeer(err), errors.Is(err, os.ErrDeadlineExceeded):
+	case errors.As(err, &refused), errors.Is(err, errNotGreeted), closedByPeer(err), errors.Is(err, os.ErrDeadlineExceeded):
 		return CauseGreeting
 	}
 	return CauseOther

@@ -51,6 +51,7 @@ type Proxy struct {
 	audit   *audit.Log
 	spool   *spoolBudget
 	wishes  *wishes
+	meters  *meters
 
 	penalties *penalty.Table
 	loginStat loginCounts
@@ -89,6 +90,7 @@ func New(cfg *config.Config, o Options) (*Proxy, error) {
 		keeping:   keeping{kept: o.Kept, keep: o.Keep, forget: o.Forget},
 		logins:    auth.NewCache(auth.CacheOptions{}),
 		spool:     &spoolBudget{},
+		meters:    newMeters(),
 		listeners: make(map[string]*listener),
 		sessions:  make(map[*session]struct{}),
 		admission: admission{addresses: make(map[netip.Addr]int), clients: make(map[string]int)},
@@ -210,6 +212,7 @@ func (p *Proxy) Reload(cfg *config.Config) error {
 
 	p.penalties.Configure(penaltyOptions(cfg.LoginDefence))
 	p.audit.Use(sink)
+	p.meters.keep(snap)
 	snap.logAges(p.log)
 	for _, l := range closing {
 		p.abandon(l)

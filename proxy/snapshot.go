@@ -22,6 +22,7 @@ import (
 // snapshot is one configuration at work. It does not change, but for the
 // servers that referrals lead to.
 type snapshot struct {
+	meters   *meters
 	log      hclog.Logger
 	config   *config.Config
 	table    *router.Table
@@ -45,6 +46,7 @@ type client struct {
 	places    *semaphore.Weighted
 	passwords *clientPasswords
 	budget    *budget
+	meter     *clientMeter
 }
 
 // newClient makes a client, which was what had its name before.
@@ -99,10 +101,11 @@ type backend struct {
 	tunnels  *semaphore.Weighted
 	bulk     *semaphore.Weighted // of tunnels: for bulk clients
 	retries  *retryBudget
+	meter    *backendMeter
 }
 
-func newBackend(p *pool.Pool, c config.Backend) *backend {
-	return &backend{p, c, c.Address, c.Timeouts, c.Pool, semaphore.NewWeighted(int64(c.Pool.MaxTunnels)), semaphore.NewWeighted(int64(max(1, c.Pool.MaxTunnels/2))), new(retryBudget)}
+func newBackend(p *pool.Pool, c config.Backend, meter *backendMeter) *backend {
+	return &backend{p, c, c.Address, c.Timeouts, c.Pool, semaphore.NewWeighted(int64(c.Pool.MaxTunnels)), semaphore.NewWeighted(int64(max(1, c.Pool.MaxTunnels/2))), new(retryBudget), meter}
 }
 
 // build makes the snapshot of cfg with the pools of old where the backend is
@@ -114,6 +117,7 @@ func (p *Proxy) build(cfg *config.Config, old *snapshot) (*snapshot, error) {
 	}
 	sources := make(map[string]auth.Source)
 	s := &snapshot{
+		meters:  p.meters,
 		log:     p.log.Named("pool"),
 		config:  cfg,
 		table:   table,
@@ -128,7 +132,9 @@ func (p *Proxy) build(cfg *config.Config, old *snapshot) (*snapshot, error) {
 		if old != nil {
 			was = old.clients[c.Name]
 		}
-		s.clients[c.Name] = newClient(c, stored[c.Name], was, p.log)
+		client := newClient(c, stored[c.Name], was, p.log)
+		client.meter = p.meters.client(c.Name)
+		s.clients[c.Name] = client
 		if !c.Password.Empty() {
 			sources[c.Name] = s.clients[c.Name].passwords.now
 		}
@@ -142,7 +148,7 @@ func (p *Proxy) build(cfg *config.Config, old *snapshot) (*snapshot, error) {
 			was, known := before[b.Name]
 			at := was
 			if !known || !sameBackend(was.config, b) {
-				at = newBackend(pool.New(b, nil, p.log.Named("pool")), b)
+				at = newBackend(pool.New(b, nil, p.log.Named("pool")), b, p.meters.backend(b.Name))
 				if known {
 					at.Inherit(was.Pool)
 				} else if want := p.wishes.get(b.Name); want.State != pool.Active {
