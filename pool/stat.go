@@ -60,6 +60,7 @@ type Stat struct {
 	Connects          histogram.Counts       // of Dials: until the connection stood
 	Logins            histogram.Counts       // of Dials: from there to the end of the login
 	PeerExpiry        time.Time              // of the backend's certificate; zero: not seen one
+	OwnExpiry         time.Time              // of the certificate that it is shown; zero: none
 }
 
 // CloseReasons returns all of them.
@@ -120,9 +121,14 @@ func (s *Stat) add(o *Stat) {
 // own is Stat without what the pools before this one have counted.
 func (p *Pool) own() Stat {
 	defer p.breaker.report()
+	var certificate time.Time
+	if p.dialer != nil && p.dialer.tls != nil {
+		certificate = p.dialer.tls.Expiry()
+	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	s := p.stat
+	s.OwnExpiry = certificate
 	s.Acquired = p.acquired.Load()
 	s.Open = len(p.all)
 	s.Idle = len(p.idle)

@@ -219,6 +219,9 @@ func (s *snapshot) shardOf(ctx context.Context, r *request) (string, *refusal) {
 	case err != nil:
 		return "", &refusal{noRoute, doveadm.CodeTempFail, err.Error()}
 	}
+	if n := s.decided[decision.Route]; n != nil {
+		n.Add(1)
+	}
 	return decision.Shard, nil
 }
 

@@ -33,6 +33,7 @@ type meters struct {
 	mu       sync.Mutex // guards what follows
 	backends map[string]*backendMeter
 	clients  map[string]*clientMeter
+	routes   map[string]*atomic.Uint64 // commands that a route decided about
 }
 
 // backendMeter counts the commands for a backend.
@@ -151,7 +152,7 @@ var connRefusalWords = [connRefusals]string{"shutting-down", "max-sessions", "li
 func (r connRefusal) String() string { return connRefusalWords[r] }
 
 func newMeters() *meters {
-	return &meters{backends: make(map[string]*backendMeter), clients: make(map[string]*clientMeter)}
+	return &meters{backends: make(map[string]*backendMeter), clients: make(map[string]*clientMeter), routes: make(map[string]*atomic.Uint64)}
 }
 
 // backend returns the meter of a backend by its name.
@@ -159,6 +160,9 @@ func (m *meters) backend(name string) *backendMeter { return meterOf(&m.mu, m.ba
 
 // client returns the meter of a client by its name.
 func (m *meters) client(name string) *clientMeter { return meterOf(&m.mu, m.clients, name) }
+
+// route returns the counter of a route by its name.
+func (m *meters) route(name string) *atomic.Uint64 { return meterOf(&m.mu, m.routes, name) }
 
 func meterOf[M any](mu *sync.Mutex, all map[string]*M, name string) *M {
 	mu.Lock()
@@ -178,6 +182,11 @@ func (m *meters) keep(s *snapshot) {
 	for name := range m.backends {
 		if _, ok := s.pools[name]; !ok {
 			delete(m.backends, name)
+		}
+	}
+	for name := range m.routes {
+		if _, ok := s.decided[name]; !ok {
+			delete(m.routes, name)
 		}
 	}
 	for name := range m.clients {

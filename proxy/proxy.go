@@ -14,6 +14,7 @@ import (
 	"os"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/hashicorp/go-hclog"
 
@@ -52,6 +53,7 @@ type Proxy struct {
 	spool   *spoolBudget
 	wishes  *wishes
 	meters  *meters
+	reloads reloadState
 
 	penalties *penalty.Table
 	loginStat loginCounts
@@ -127,6 +129,7 @@ func New(cfg *config.Config, o Options) (*Proxy, error) {
 		p.listeners[l.key()] = l
 	}
 	p.snapshot.Store(snap)
+	p.reloads.Loaded = time.Now()
 	snap.logAges(p.log)
 	return p, nil
 }
@@ -158,6 +161,16 @@ func (p *Proxy) Addr(name string) net.Addr {
 // error. Open sessions go on; pools of backends that did not change are kept
 // with their connections.
 func (p *Proxy) Reload(cfg *config.Config) error {
+	err := p.reload(cfg)
+	if err != nil {
+		p.ReloadFailed(err)
+	} else {
+		p.reloads.note(nil)
+	}
+	return err
+}
+
+func (p *Proxy) reload(cfg *config.Config) error {
 	p.reloading.Lock()
 	defer p.reloading.Unlock()
 	old := p.snapshot.Load()

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"reflect"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/hashicorp/go-hclog"
@@ -31,7 +32,8 @@ type snapshot struct {
 	rules    *access.Rules
 	clients  map[string]client
 	shards   map[string]*shard
-	pools    map[string]*pool.Pool // by name of the backend
+	pools    map[string]*pool.Pool     // by name of the backend
+	decided  map[string]*atomic.Uint64 // commands, by the route that named their shard
 
 	// Servers that only referrals name, by address.
 	mu        sync.Mutex
@@ -126,6 +128,10 @@ func (p *Proxy) build(cfg *config.Config, old *snapshot) (*snapshot, error) {
 		clients: make(map[string]client),
 		shards:  make(map[string]*shard),
 		pools:   make(map[string]*pool.Pool),
+		decided: make(map[string]*atomic.Uint64),
+	}
+	for _, name := range table.Names() {
+		s.decided[name] = p.meters.route(name)
 	}
 	for _, c := range cfg.Clients {
 		var was client
