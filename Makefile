@@ -8,6 +8,7 @@ BENCH    ?=
 COMPAT   ?=
 CHAOS    ?=
 CROWD    ?= 20000
+LDFLAGS  ?=
 PREFIX   ?= /usr/local
 DESTDIR  ?=
 
@@ -21,7 +22,7 @@ BINARY = bin/doveadm-proxy
 TOOL = go tool -modfile=tools/go.mod
 
 .NOTPARALLEL:
-.PHONY: help demo test deps deps-2.3 lint format fuzz bench chaos compat crowd build install clean
+.PHONY: help demo test deps deps-2.3 lint format fuzz bench chaos compat crowd build install packages clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -73,7 +74,7 @@ chaos: deps build ## ten minutes of faults of every kind under load, and a ledge
 # The version is stamped from git here, so Go's own stamp (which fails where git
 # mistrusts the owner of the checkout) is off.
 build: ## build bin/doveadm-proxy
-	CGO_ENABLED=0 go build -trimpath -buildvcs=false -ldflags '-X main.version=$(VERSION)' -o $(BINARY) ./cmd/doveadm-proxy
+	CGO_ENABLED=0 go build -trimpath -buildvcs=false -ldflags '$(LDFLAGS) -X main.version=$(VERSION)' -o $(BINARY) ./cmd/doveadm-proxy
 
 install: build ## install below PREFIX (/usr/local), into the tree DESTDIR
 	install -d '$(DESTDIR)$(BINDIR)' '$(DESTDIR)$(UNITDIR)' '$(DESTDIR)$(DOCDIR)/examples'
@@ -89,6 +90,13 @@ install: build ## install below PREFIX (/usr/local), into the tree DESTDIR
 	$(BINARY) completion zsh > '$(DESTDIR)$(DATADIR)/zsh/site-functions/_doveadm-proxy'
 	$(BINARY) completion fish > '$(DESTDIR)$(DATADIR)/fish/vendor_completions.d/doveadm-proxy.fish'
 	cp -R examples/. '$(DESTDIR)$(DOCDIR)/examples'
+	cp README.md docs/* '$(DESTDIR)$(DOCDIR)'
+
+# Stripped, and with the time of the commit: the same commit gives the same bytes.
+packages: ## the Debian package and the RPM, in bin/packages
+	rm -rf bin/root
+	SOURCE_DATE_EPOCH=$$(git log -1 --format=%ct) $(MAKE) --no-print-directory install PREFIX=/usr DESTDIR=bin/root LDFLAGS='-s -w' BINARY=bin/stripped/doveadm-proxy
+	VERSION='$(VERSION)' scripts/package
 
 clean: ## remove what was built
 	rm -rf bin
