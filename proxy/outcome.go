@@ -18,6 +18,8 @@ const (
 	referralRefused         // the backend sends the user elsewhere, where the proxy does not go
 	unaudited               // not run, because the audit log cannot be written
 	overRate                // more than the rates of the client
+	paused                  // held by an operator's pause for as long as that allows
+	ended                   // an operator ended it
 	clientGone              // the client went away, or reads too slowly for the limits
 	outcomes        = iota  // how many there are
 )
@@ -36,7 +38,19 @@ var outcomeWords = [outcomes]string{
 	referralRefused: "referral",
 	unaudited:       "unaudited",
 	overRate:        "over-rate",
+	paused:          "paused",
+	ended:           "killed",
 	clientGone:      "client-gone",
 }
 
 func (o outcome) String() string { return outcomeWords[o] }
+
+// failed reports whether the client got less than a backend's answer, for a
+// reason that is neither its own nor its user's.
+func (o outcome) failed() bool {
+	switch o {
+	case answered, denied, noUser, overRate, clientGone:
+		return false
+	}
+	return true
+}
