@@ -361,7 +361,7 @@ func TestParseFull(t *testing.T) {
 		Shards: []Shard{{"s1", []Backend{b1, b2}, BalanceLeastBusy, 0}, {"s2", []Backend{b3}, BalanceOrder, 30 * time.Second}},
 		Routes: []Route{
 			{Kind: "match", Users: []string{"*@a", "b?c", "ünï"}, Shard: "s2"},
-			{Kind: "file", Path: "/etc/hostname"},
+			{Kind: "file", Path: "/etc/hostname", Format: MapText},
 			{Kind: "ring", Shards: []string{"s2", "s1"}},
 		},
 		Limits: Limits{

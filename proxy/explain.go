@@ -7,6 +7,7 @@ import (
 	"github.com/doveadm-proxy/doveadm-proxy/config"
 	"github.com/doveadm-proxy/doveadm-proxy/doveadm"
 	"github.com/doveadm-proxy/doveadm-proxy/internal/access"
+	"github.com/doveadm-proxy/doveadm-proxy/router"
 )
 
 // Explainer says what a proxy with a configuration would do with a command,
@@ -19,7 +20,7 @@ type Explainer struct {
 // NewExplainer returns that of a configuration. It fails where New would, short
 // of opening listeners.
 func NewExplainer(cfg *config.Config) (*Explainer, error) {
-	table, rules, _, err := parts(cfg)
+	table, rules, _, err := parts(cfg, router.Options{})
 	if err != nil {
 		return nil, err
 	}

@@ -217,6 +217,7 @@ func (p *Proxy) Reload(cfg *config.Config) error {
 	for _, retired := range old.without(snap) {
 		p.retiring.Go(func() { retired.Close(p.cut) })
 	}
+	old.table.Close()
 	return nil
 }
 

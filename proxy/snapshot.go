@@ -108,7 +108,11 @@ func newBackend(p *pool.Pool, c config.Backend) *backend {
 // build makes the snapshot of cfg with the pools of old where the backend is
 // the same.
 func (p *Proxy) build(cfg *config.Config, old *snapshot) (*snapshot, error) {
-	table, rules, stored, err := parts(cfg)
+	follow := router.Options{Log: p.log.Named("router")}
+	if old != nil {
+		follow.Previous = old.table
+	}
+	table, rules, stored, err := parts(cfg, follow)
 	if err != nil {
 		return nil, err
 	}
@@ -166,8 +170,9 @@ func sameBackend(a, b config.Backend) bool {
 	return reflect.DeepEqual(a, b)
 }
 
-// parts makes what can fail of a snapshot. All problems are in the error.
-func parts(cfg *config.Config) (*router.Table, *access.Rules, map[string]auth.Passwords, error) {
+// parts makes what can fail of a snapshot. All problems are in the error; then
+// there is no table to close.
+func parts(cfg *config.Config, o router.Options) (*router.Table, *access.Rules, map[string]auth.Passwords, error) {
 	var errs []error
 	stored := make(map[string]auth.Passwords)
 	for _, c := range cfg.Clients {
@@ -184,7 +189,7 @@ func parts(cfg *config.Config) (*router.Table, *access.Rules, map[string]auth.Pa
 	for _, shard := range cfg.Shards {
 		shards = append(shards, shard.Name)
 	}
-	table, err := router.New(cfg.Routes, shards)
+	table, err := router.Build(cfg.Routes, shards, o)
 	if err != nil {
 		errs = append(errs, err)
 	}
@@ -192,7 +197,13 @@ func parts(cfg *config.Config) (*router.Table, *access.Rules, map[string]auth.Pa
 	if err != nil {
 		errs = append(errs, err)
 	}
-	return table, rules, stored, errors.Join(errs...)
+	if err := errors.Join(errs...); err != nil {
+		if table != nil {
+			table.Close()
+		}
+		return nil, nil, nil, err
+	}
+	return table, rules, stored, nil
 }
 
 // backends returns the backends of a snapshot by name.
@@ -232,6 +243,7 @@ func (s *snapshot) discard(old *snapshot) {
 	for _, p := range s.without(old) {
 		p.Close(cancelled)
 	}
+	s.table.Close()
 }
 
 // only returns the shard if there is just one.
@@ -245,6 +257,9 @@ func (s *snapshot) only() (string, bool) {
 // Validate reports everything for which New or Reload would refuse cfg, short
 // of opening its listeners.
 func Validate(cfg *config.Config) error {
-	_, _, _, err := parts(cfg)
+	table, _, _, err := parts(cfg, router.Options{})
+	if err == nil {
+		table.Close()
+	}
 	return err
 }

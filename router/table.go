@@ -7,6 +7,8 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/hashicorp/go-hclog"
+
 	"github.com/doveadm-proxy/doveadm-proxy/config"
 )
 
@@ -38,10 +40,26 @@ type route interface {
 	close()
 }
 
-// New builds the table of routes, in their order, over the named shards. It
+// Options say how a table is to live. Without them it is for some questions and
+// an early Close.
+type Options struct {
+	// Log makes the table follow the files that it was made of; what became of
+	// a changed one is logged.
+	Log hclog.Logger
+	// Previous is the table that this one is to replace. What is the same in
+	// both is kept. It has to be closed all the same.
+	Previous *Table
+}
+
+// New is Build without options.
+func New(routes []config.Route, shards []string) (*Table, error) {
+	return Build(routes, shards, Options{})
+}
+
+// Build makes the table of routes, in their order, over the named shards. It
 // reads the map files. Everything that is wrong is reported at once, joined;
 // what is wrong in a map file names the file and the line.
-func New(routes []config.Route, shards []string) (*Table, error) {
+func Build(routes []config.Route, shards []string, o Options) (*Table, error) {
 	t := new(Table)
 	var errs []error
 	matches := 0
@@ -56,7 +74,7 @@ func New(routes []config.Route, shards []string) (*Table, error) {
 			built, problems = newMatch(name, r, shards)
 		case "file":
 			name = "file " + r.Path
-			built, problems = newFile(name, r, shards)
+			built, problems = newFile(name, r, shards, o)
 		case "ring":
 			built, problems = newRing(name, r, shards)
 			if after := len(routes) - 1 - i; after > 0 {
@@ -80,8 +98,9 @@ func New(routes []config.Route, shards []string) (*Table, error) {
 	return t, nil
 }
 
-// Close ends what routes keep open or run, and waits for it. Route must not be
-// called any more.
+// Close ends what routes keep open or run, and waits for it. Route still answers
+// those who have begun to ask a table that another one replaces; what it says of
+// users elsewhere may then be an error.
 func (t *Table) Close() {
 	for _, r := range t.routes {
 		r.close()
