@@ -15,6 +15,7 @@ type Route struct {
 	Path   string   // file: "user shard" a line
 	Format string   // file: MapText or MapCDB
 	Shards []string // ring; all shards of the configuration if none is named
+	Lookup Lookup   // of those that ask outside the process
 }
 
 // The formats of the file of a file route.

@@ -94,10 +94,10 @@ func (p *Proxy) Drain(ctx context.Context, o Drain) error {
 
 	p.log.Info("closing connections to the backends")
 	errs := []error{}
+	p.snapshot.Load().table.Close()
 	for _, pool := range p.snapshot.Load().without(nil) {
 		errs = append(errs, pool.Close(p.cut))
 	}
-	p.snapshot.Load().table.Close()
 	p.retiring.Wait()
 	if !stop() {
 		errs = append(errs, fmt.Errorf("commands were cut off: %w", ErrDrainTimeout))

@@ -108,14 +108,11 @@ func newBackend(p *pool.Pool, c config.Backend) *backend {
 // build makes the snapshot of cfg with the pools of old where the backend is
 // the same.
 func (p *Proxy) build(cfg *config.Config, old *snapshot) (*snapshot, error) {
-	follow := router.Options{Log: p.log.Named("router")}
-	if old != nil {
-		follow.Previous = old.table
-	}
-	table, rules, stored, err := parts(cfg, follow)
+	table, rules, stored, err := parts(cfg, old.routes())
 	if err != nil {
 		return nil, err
 	}
+	table.Follow(p.log.Named("router"))
 	sources := make(map[string]auth.Source)
 	s := &snapshot{
 		log:     p.log.Named("pool"),
@@ -170,9 +167,17 @@ func sameBackend(a, b config.Backend) bool {
 	return reflect.DeepEqual(a, b)
 }
 
-// parts makes what can fail of a snapshot. All problems are in the error; then
-// there is no table to close.
-func parts(cfg *config.Config, o router.Options) (*router.Table, *access.Rules, map[string]auth.Passwords, error) {
+// routes returns the table of a snapshot, nil if there is none.
+func (s *snapshot) routes() *router.Table {
+	if s == nil {
+		return nil
+	}
+	return s.table
+}
+
+// parts makes what can fail of a snapshot, with what routes keep of the table
+// before. All problems are in the error.
+func parts(cfg *config.Config, before *router.Table) (*router.Table, *access.Rules, map[string]auth.Passwords, error) {
 	var errs []error
 	stored := make(map[string]auth.Passwords)
 	for _, c := range cfg.Clients {
@@ -189,7 +194,7 @@ func parts(cfg *config.Config, o router.Options) (*router.Table, *access.Rules, 
 	for _, shard := range cfg.Shards {
 		shards = append(shards, shard.Name)
 	}
-	table, err := router.Build(cfg.Routes, shards, o)
+	table, err := before.Next(cfg.Routes, shards)
 	if err != nil {
 		errs = append(errs, err)
 	}
@@ -238,12 +243,12 @@ func (s *snapshot) logAges(log hclog.Logger) {
 	}
 }
 
-// discard closes the pools of a snapshot that was not put to work.
+// discard closes what a snapshot has that was not put to work.
 func (s *snapshot) discard(old *snapshot) {
+	s.table.Close()
 	for _, p := range s.without(old) {
 		p.Close(cancelled)
 	}
-	s.table.Close()
 }
 
 // only returns the shard if there is just one.
@@ -257,9 +262,10 @@ func (s *snapshot) only() (string, bool) {
 // Validate reports everything for which New or Reload would refuse cfg, short
 // of opening its listeners.
 func Validate(cfg *config.Config) error {
-	table, _, _, err := parts(cfg, router.Options{})
-	if err == nil {
-		table.Close()
+	table, _, _, err := parts(cfg, nil)
+	if err != nil {
+		return err
 	}
-	return err
+	table.Close()
+	return nil
 }

@@ -18,16 +18,13 @@ type file struct {
 }
 
 // newFile reads a map, unless the table before has it already.
-func newFile(name string, r config.Route, shards []string, o Options) (*file, []error) {
-	from := o.Previous.sharedMap(r, shards)
+func newFile(name string, r config.Route, shards []string, before *Table) (*file, []error) {
+	from := before.sharedMap(r, shards)
 	if from == nil {
 		var errs []error
 		if from, errs = openLiveMap(r, shards); errs != nil {
 			return nil, errs
 		}
-	}
-	if o.Log != nil {
-		from.follow(o.Log)
 	}
 	f := &file{label: name, from: from}
 	for _, shard := range shards {

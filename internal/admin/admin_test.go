@@ -75,7 +75,7 @@ admin {
 		}
 	})
 	s.proxy.Serve()
-	if s.server, err = admin.Serve(cfg.Admin, s.proxy, admin.About{Version: "1.2.3", Config: "/etc/x"}, hclog.NewNullLogger()); err != nil {
+	if s.server, err = admin.Serve(cfg.Admin, s.proxy, admin.Options{Version: "1.2.3", Config: "/etc/x"}, hclog.NewNullLogger()); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { s.server.Close(context.Background()) })
@@ -231,7 +231,7 @@ func TestSocket(t *testing.T) {
 	if info, err := os.Stat(path); err != nil || info.Mode().Perm() != 0o600 {
 		t.Errorf("%v, %v", info, err)
 	}
-	if _, err := admin.Serve(s.cfg.Admin, s.proxy, admin.About{}, hclog.NewNullLogger()); err == nil || !strings.Contains(err.Error(), "another process listens") {
+	if _, err := admin.Serve(s.cfg.Admin, s.proxy, admin.Options{}, hclog.NewNullLogger()); err == nil || !strings.Contains(err.Error(), "another process listens") {
 		t.Errorf("second endpoint on the socket: %v", err)
 	}
 	s.server.Close(t.Context())
@@ -297,6 +297,20 @@ func TestSlowRequest(t *testing.T) {
 		nc.SetReadDeadline(time.Now().Add(time.Minute))
 		if text, _ := io.ReadAll(nc); !bytes.Contains(text, []byte(" 431 ")) {
 			t.Errorf("%q", text)
+		}
+	}
+}
+
+// TestRoles asks for every verb over every way to a role.
+func TestRoles(t *testing.T) {
+	for way, have := range map[string]admin.Role{socket: admin.Admin, `address = "127.0.0.1:0"`: admin.Viewer} {
+		s := start(t, way)
+		for pattern, needs := range admin.Verbs() {
+			method, path := admin.Do(pattern)
+			code, answer := s.ask(t, method, path, "{}")
+			if (code == http.StatusForbidden) != (have < needs) || code == http.StatusNotFound || code == http.StatusMethodNotAllowed {
+				t.Errorf("%s as %s: %d, %v", pattern, have, code, answer)
+			}
 		}
 	}
 }

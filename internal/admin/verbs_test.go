@@ -1,0 +1,53 @@
+package admin
+
+import (
+	"strings"
+	"testing"
+)
+
+// table is who may do what. A verb is to be written here, too: so that nobody
+// changes a role by the way.
+var table = map[string]Role{
+	"GET /live":                      Nobody,
+	"GET /ready":                     Nobody,
+	"GET /metrics":                   Viewer,
+	"GET /v1/status":                 Viewer,
+	"GET /v1/backends":               Viewer,
+	"POST /v1/backends/{name}/state": Operator,
+}
+
+func TestTable(t *testing.T) {
+	seen := map[string]bool{}
+	for _, v := range verbs() {
+		role, ok := table[v.pattern]
+		switch {
+		case !ok:
+			t.Errorf("%s is not in the table of this test", v.pattern)
+		case role != v.role:
+			t.Errorf("%s is for the role %s, want %s", v.pattern, v.role, role)
+		case seen[v.pattern]:
+			t.Errorf("%s is there twice", v.pattern)
+		case v.changes() && v.role < Operator:
+			t.Errorf("%s changes something and is for the role %s", v.pattern, v.role)
+		case v.does == "" || v.handle == nil || strings.HasSuffix(v.pattern, "/"):
+			t.Errorf("%s is not whole, or for a whole tree", v.pattern)
+		}
+		seen[v.pattern] = true
+	}
+	for pattern := range table {
+		if !seen[pattern] {
+			t.Errorf("%s is gone", pattern)
+		}
+	}
+}
+
+// Exported for the tests of the package from outside.
+
+// Verbs returns the patterns of all verbs and their roles.
+func Verbs() map[string]Role { return table }
+
+// Do returns a request of a verb.
+func Do(pattern string) (method, path string) {
+	method, path, _ = strings.Cut(pattern, " ")
+	return method, strings.NewReplacer("{name}", "mail1", "{$}", "").Replace(path)
+}
