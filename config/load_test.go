@@ -81,6 +81,7 @@ func TestLoadDefaults(t *testing.T) {
 			},
 			HealthCheck: HealthCheck{Timeout: 5 * time.Second, Fall: 3, Rise: 2},
 		}}}},
+		Router: Router{UsernameFormat: "%Lu"},
 		Routes: []Route{{Kind: "ring", Shards: []string{"s1"}}},
 		Limits: Limits{
 			MaxSessions: 10000, HandshakeTimeout: 5 * time.Second, IdleTimeout: 0, WriteTimeout: time.Minute,
@@ -359,6 +360,7 @@ func TestParseFull(t *testing.T) {
 			{Name: "d", Password: NewSecret("{ssha256.hex}00"), Priority: PriorityBulk, MaxSessions: 4, MaxCommands: 2, PipelineDepth: 1},
 		},
 		Shards: []Shard{{"s1", []Backend{b1, b2}, BalanceLeastBusy, 0}, {"s2", []Backend{b3}, BalanceOrder, 30 * time.Second}},
+		Router: Router{UsernameFormat: "%Lu"},
 		Routes: []Route{
 			{Kind: "match", Users: []string{"*@a", "b?c", "ünï"}, Shard: "s2"},
 			{Kind: "file", Path: "/etc/hostname", Format: MapText},

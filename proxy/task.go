@@ -2,7 +2,6 @@ package proxy
 
 import (
 	"github.com/doveadm-proxy/doveadm-proxy/doveadm"
-	"github.com/doveadm-proxy/doveadm-proxy/router"
 )
 
 // task is one command of a session on its way: read from the client, run on a
@@ -65,7 +64,7 @@ func (s *session) runBeside(t *task, depth int) {
 	}
 	p.slots <- struct{}{}
 	p.forgetUsers()
-	user := router.NormalForm(t.cmd.User)
+	user := s.proxy.snapshot.Load().names.User(t.cmd.User)
 	t.executed, t.answered = make(chan struct{}), make(chan struct{})
 	t.after = p.users[user]
 	p.users[user] = t

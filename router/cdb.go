@@ -2,6 +2,7 @@ package router
 
 import (
 	"bufio"
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -54,15 +55,15 @@ type cdbBuffer struct {
 var cdbBuffers = sync.Pool{New: func() any { return new(cdbBuffer) }}
 
 // openCDB opens a database and checks every record.
-func openCDB(file *os.File, shards []string) (*constantDB, []error) {
+func openCDB(file *os.File, names *Names, shards []string) (*constantDB, []error) {
 	info, err := file.Stat()
 	if err != nil {
 		return nil, []error{err}
 	}
-	return newCDB(file, info.Size(), shards)
+	return newCDB(file, info.Size(), names, shards)
 }
 
-func newCDB(file io.ReaderAt, size int64, shards []string) (*constantDB, []error) {
+func newCDB(file io.ReaderAt, size int64, names *Names, shards []string) (*constantDB, []error) {
 	db := &constantDB{file: file, size: size, index: make(map[string]uint32), shards: shards}
 	for i, shard := range shards {
 		db.index[shard] = uint32(i)
@@ -91,14 +92,14 @@ func newCDB(file io.ReaderAt, size int64, shards []string) (*constantDB, []error
 	if end+8*entries != size {
 		return nil, []error{fmt.Errorf("%w: its hash tables do not end where the file ends: was it cut short?", errCDB)}
 	}
-	if errs := db.check(end); errs != nil {
+	if errs := db.check(end, names); errs != nil {
 		return nil, errs
 	}
 	return db, nil
 }
 
 // check reads the records, which end at end.
-func (db *constantDB) check(end int64) []error {
+func (db *constantDB) check(end int64, names *Names) []error {
 	var errs mapErrors
 	r := bufio.NewReaderSize(io.NewSectionReader(db.file, cdbHeader, end-cdbHeader), 1<<16)
 	buf := make([]byte, maxCDBKey+maxCDBShard)
@@ -124,7 +125,7 @@ func (db *constantDB) check(end int64) []error {
 			return []error{fmt.Errorf("%w: record %d: %w", errCDB, record, err)}
 		}
 		key, shard := buf[:keyLen], buf[keyLen:keyLen+dataLen]
-		if problem := checkMapUser(key); problem != nil {
+		if problem := checkMapUser(key, names); problem != nil {
 			errs.add(record, problem)
 		} else if _, ok := db.index[string(shard)]; !ok {
 			errs.add(record, fmt.Errorf("user %q: %w", key, checkShard(string(shard), db.shards)))
@@ -133,15 +134,12 @@ func (db *constantDB) check(end int64) []error {
 	return errs.all("record")
 }
 
-// checkMapUser checks a key of a database, which nobody has put into normal
+// checkMapUser checks a key of a database, which nobody has brought into normal
 // form.
-func checkMapUser(user []byte) error {
+func checkMapUser(user []byte, names *Names) error {
 	for _, c := range user {
-		switch {
-		case isControl(rune(c)):
+		if isControl(rune(c)) {
 			return fmt.Errorf("user %q has a control character: remove it", user)
-		case lowerASCII(c) != c:
-			return fmt.Errorf("user %q is never found, because users are compared in lower case: write %q", user, NormalForm(string(user)))
 		}
 	}
 	switch {
@@ -150,7 +148,11 @@ func checkMapUser(user []byte) error {
 	case !utf8.Valid(user):
 		return fmt.Errorf("user %q is not UTF-8: convert it", user)
 	}
-	return nil
+	normal, err := names.appendKey(nil, user)
+	if err == nil && !bytes.Equal(normal, user) {
+		err = fmt.Errorf("user %q is never found, because users are compared in their normal form: write %q", user, normal)
+	}
+	return err
 }
 
 // find returns the shard of exactly this user: of the first record, where there

@@ -83,9 +83,9 @@ func TestCDBErrors(t *testing.T) {
 	t.Parallel()
 	path := mapFile(t, "")
 	makeCDB(t, path, "alice s1\nBob s1\ncarol s9\n@example.org s2\n")
-	_, err := New([]config.Route{{Kind: "file", Path: path, Format: config.MapCDB}}, shards)
+	_, err := New(new(Names), []config.Route{{Kind: "file", Path: path, Format: config.MapCDB}}, shards)
 	want := []string{
-		"route file " + path + `: record 2: user "Bob" is never found, because users are compared in lower case: write "bob"`,
+		"route file " + path + `: record 2: user "Bob" is never found, because users are compared in their normal form: write "bob"`,
 		"route file " + path + `: record 3: user "carol": unknown shard "s9": use one of s1, s2, s3`,
 	}
 	if diff := cmp.Diff(want, strings.Split(fmt.Sprint(err), "\n")); diff != "" {
@@ -94,7 +94,7 @@ func TestCDBErrors(t *testing.T) {
 	for name, content := range map[string][]byte{
 		"text": []byte("alice s1\n"), "empty": nil, "zeros": make([]byte, 4096), "ones": bytes.Repeat([]byte{0xff}, 4096),
 	} {
-		if _, errs := newCDB(bytes.NewReader(content), int64(len(content)), shards); len(errs) != 1 || !errors.Is(errs[0], errCDB) {
+		if _, errs := newCDB(bytes.NewReader(content), int64(len(content)), new(Names), shards); len(errs) != 1 || !errors.Is(errs[0], errCDB) {
 			t.Errorf("%s: %v", name, errs)
 		}
 	}
@@ -104,7 +104,7 @@ func TestCDBErrors(t *testing.T) {
 		t.Fatal(err)
 	}
 	for n := range whole {
-		if _, errs := newCDB(bytes.NewReader(whole[:n]), int64(n), shards); len(errs) == 0 {
+		if _, errs := newCDB(bytes.NewReader(whole[:n]), int64(n), new(Names), shards); len(errs) == 0 {
 			t.Fatalf("a database that was cut to %d of %d bytes is taken", n, len(whole))
 		}
 	}
@@ -162,7 +162,7 @@ func FuzzCDB(f *testing.F) {
 		binary.LittleEndian.PutUint32(table, place)
 		binary.LittleEndian.PutUint32(table[4:], slots)
 		for _, content := range [][]byte{content, rest} {
-			db, errs := newCDB(bytes.NewReader(content), int64(len(content)), shards)
+			db, errs := newCDB(bytes.NewReader(content), int64(len(content)), new(Names), shards)
 			if (db == nil) != (errs != nil) {
 				t.Fatalf("%v, %v", db, errs)
 			}

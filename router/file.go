@@ -18,11 +18,11 @@ type file struct {
 }
 
 // newFile reads a map, unless the table before has it already.
-func newFile(name string, r config.Route, shards []string, before *Table) (*file, []error) {
-	from := before.sharedMap(r, shards)
+func newFile(name string, r config.Route, names *Names, shards []string, before *Table) (*file, []error) {
+	from := before.sharedMap(r, names, shards)
 	if from == nil {
 		var errs []error
-		if from, errs = openLiveMap(r, shards); errs != nil {
+		if from, errs = openLiveMap(r, names, shards); errs != nil {
 			return nil, errs
 		}
 	}
@@ -37,12 +37,12 @@ func newFile(name string, r config.Route, shards []string, before *Table) (*file
 
 // sharedMap returns the map of a table if it is still the same, with one more
 // owner.
-func (t *Table) sharedMap(r config.Route, shards []string) *liveMap {
+func (t *Table) sharedMap(r config.Route, names *Names, shards []string) *liveMap {
 	if t == nil {
 		return nil
 	}
 	for _, route := range t.routes {
-		if f, ok := route.(*file); ok && f.from.share(r, shards) {
+		if f, ok := route.(*file); ok && f.from.share(r, names, shards) {
 			return f.from
 		}
 	}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"reflect"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -33,6 +34,7 @@ type users interface {
 // configuration and to that after it.
 type liveMap struct {
 	path, format string
+	names        *Names
 	shards       []string
 	log          hclog.Logger
 	following    watch.Following
@@ -59,8 +61,8 @@ type loadedMap struct {
 var errBeingWritten = errors.New("it changed while it was read")
 
 // openLiveMap reads a map for one owner.
-func openLiveMap(r config.Route, shards []string) (*liveMap, []error) {
-	f := &liveMap{path: r.Path, format: r.Format, shards: slices.Clone(shards), owners: 1}
+func openLiveMap(r config.Route, names *Names, shards []string) (*liveMap, []error) {
+	f := &liveMap{path: r.Path, format: r.Format, names: names, shards: slices.Clone(shards), owners: 1}
 	m, errs := f.read()
 	if errs != nil {
 		return nil, errs
@@ -71,10 +73,10 @@ func openLiveMap(r config.Route, shards []string) (*liveMap, []error) {
 }
 
 // share makes one more owner of a map, if it is what openLiveMap would read.
-func (f *liveMap) share(r config.Route, shards []string) bool {
+func (f *liveMap) share(r config.Route, names *Names, shards []string) bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	same := f.owners > 0 && f.err == nil && f.path == r.Path && f.format == r.Format && slices.Equal(f.shards, shards) &&
+	same := f.owners > 0 && f.err == nil && f.path == r.Path && f.format == r.Format && slices.Equal(f.shards, shards) && reflect.DeepEqual(f.names, names) &&
 		watch.Look(f.path) == f.now.Load().stamp
 	if same {
 		f.owners++
@@ -154,12 +156,12 @@ func (f *liveMap) read() (*loadedMap, []error) {
 	if f.format == config.MapCDB {
 		// The database reads from the file as long as it is asked; the runtime
 		// closes it when nobody can do so any more.
-		m.users, errs = openCDB(opened, f.shards)
+		m.users, errs = openCDB(opened, f.names, f.shards)
 		if errs != nil {
 			opened.Close()
 		}
 	} else {
-		m.users, errs = readUserMap(opened, f.shards)
+		m.users, errs = readUserMap(opened, f.names, f.shards)
 		defer opened.Close()
 	}
 	if again, err := opened.Stat(); err == nil && watch.StampOf(again) != m.stamp {

@@ -38,7 +38,7 @@ func (l *lockedLog) String() string {
 
 func follow(t testing.TB, previous *Table, log io.Writer, routes ...config.Route) *Table {
 	t.Helper()
-	table, err := previous.Next(routes, shards)
+	table, err := previous.Next(new(Names), routes, shards)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -176,13 +176,13 @@ func TestMapIsKeptOverReload(t *testing.T) {
 		t.Errorf("bob is on %q in a table that was made after the file was replaced", got)
 	}
 	second.Close()
-	if other, err := third.Next([]config.Route{route}, []string{"s3"}); err != nil {
+	if other, err := third.Next(new(Names), []config.Route{route}, []string{"s3"}); err != nil {
 		t.Error(err)
 	} else if other.routes[0].(*file).from == third.routes[0].(*file).from {
 		t.Error("a table of other shards has the same map")
 	}
 	replace(t, path, "bob s9\n")
-	if _, err := third.Next([]config.Route{route}, shards); err == nil || !strings.Contains(err.Error(), "line 1") {
+	if _, err := third.Next(new(Names), []config.Route{route}, shards); err == nil || !strings.Contains(err.Error(), "line 1") {
 		t.Errorf("a table was made of a file that is broken: %v", err)
 	}
 }

@@ -33,22 +33,24 @@ type userMap struct {
 	seed    maphash.Seed
 
 	entryCount int
+	scratch    []byte // of append
 }
 
 const (
 	keyPiece   = 1 << 20
 	entryPiece = 1 << 16
+	maxMapKey  = 1<<16 - 1
 )
 
 type mapEntry struct {
-	key   uint64 // its place in keys, shifted by 16, and its length, which maxMapLine bounds
+	key   uint64 // its place in keys, shifted by 16, and its length
 	line  uint32
 	shard uint32 // index into the shards the map was read for
 }
 
 // readUserMap reads the lines of a file route, as the package comment describes
 // them. The errors name each line that is wrong.
-func readUserMap(r io.Reader, shards []string) (*userMap, []error) {
+func readUserMap(r io.Reader, names *Names, shards []string) (*userMap, []error) {
 	index := make(map[string]uint32, len(shards))
 	for i, shard := range shards {
 		index[shard] = uint32(i)
@@ -80,7 +82,9 @@ func readUserMap(r io.Reader, shards []string) (*userMap, []error) {
 			if !ok {
 				errs.add(number, checkShard(string(shard), shards))
 			} else {
-				m.append(user, number, i)
+				if err := m.append(names, user, number, i); err != nil {
+					errs.add(number, err)
+				}
 			}
 		}
 		if err == io.EOF {
@@ -139,20 +143,23 @@ func mapColumn(line []byte) (column, rest []byte) {
 
 // append adds an entry, with the key in normal form. The map is of no use
 // before build.
-func (m *userMap) append(user []byte, line, shard uint32) {
+func (m *userMap) append(names *Names, user []byte, line, shard uint32) error {
+	var err error
+	if m.scratch, err = names.appendKey(m.scratch[:0], user); err != nil {
+		return err
+	}
+	if len(m.scratch) > maxMapKey {
+		return fmt.Errorf("%q has more than %d bytes in its normal form: remove the line", user, maxMapKey)
+	}
 	last := len(m.keys) - 1
-	if last < 0 || len(m.keys[last])+len(user) > keyPiece {
+	if last < 0 || len(m.keys[last])+len(m.scratch) > keyPiece {
 		m.keys = append(m.keys, nil)
 		if last++; last > 0 { // the first one grows: most maps are small
 			m.keys[last] = make([]byte, 0, keyPiece)
 		}
 	}
-	keys := m.keys[last]
-	place := uint64(last*keyPiece + len(keys))
-	for _, c := range user {
-		keys = append(keys, lowerASCII(c))
-	}
-	m.keys[last] = keys
+	place := uint64(last*keyPiece + len(m.keys[last]))
+	m.keys[last] = append(m.keys[last], m.scratch...)
 	if m.entryCount%entryPiece == 0 {
 		m.entries = append(m.entries, nil)
 		if m.entryCount > 0 {
@@ -160,8 +167,9 @@ func (m *userMap) append(user []byte, line, shard uint32) {
 		}
 	}
 	piece := &m.entries[m.entryCount/entryPiece]
-	*piece = append(*piece, mapEntry{key: place<<16 | uint64(len(user)), line: line, shard: shard})
+	*piece = append(*piece, mapEntry{key: place<<16 | uint64(len(m.scratch)), line: line, shard: shard})
 	m.entryCount++
+	return nil
 }
 
 // build makes the hash table and finds duplicates. A user with two lines for
