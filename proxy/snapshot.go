@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"reflect"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/hashicorp/go-hclog"
@@ -44,11 +45,18 @@ type client struct {
 	places    *semaphore.Weighted
 	passwords *clientPasswords
 	budget    *budget
+	counts    *clientCounts
 }
+
+// clientCounts outlive reloads.
+type clientCounts struct{ commands, failed, bytes atomic.Uint64 }
 
 // newClient makes a client, which was what had its name before.
 func newClient(c config.Client, stored auth.Passwords, was client, log hclog.Logger) client {
-	n := client{Client: c, places: was.places, passwords: newClientPasswords(c, stored, was.passwords, log), budget: newBudget(c.Rates, was.budget)}
+	n := client{Client: c, places: was.places, passwords: newClientPasswords(c, stored, was.passwords, log), budget: newBudget(c.Rates, was.budget), counts: was.counts}
+	if n.counts == nil {
+		n.counts = new(clientCounts)
+	}
 	switch {
 	case was.passwords != nil && was.MaxCommands == c.MaxCommands:
 		// Those who are at it count.

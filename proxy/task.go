@@ -20,6 +20,8 @@ type task struct {
 	refused *refusal // the answer is known before a backend is asked
 	out     output
 	res     result
+	live    live
+	trace   *traced // nil: nobody asks for it
 
 	// Of a task that runs beside others; executed and answered are nil for one
 	// that runs alone.
