@@ -123,6 +123,7 @@ func (p *Proxy) build(cfg *config.Config, old *snapshot) (*snapshot, error) {
 	if err != nil {
 		return nil, err
 	}
+	made.table.Follow(p.log.Named("router"))
 	sources := make(map[string]auth.Source)
 	s := &snapshot{
 		meters:  p.meters,
