@@ -21,6 +21,7 @@ type Config struct {
 	Listeners []Listener // in the order they are written
 	Clients   []Client
 	Shards    []Shard
+	Router    Router
 	Routes    []Route // in the order they are asked
 	Limits    Limits
 	Referrals Referrals
@@ -79,6 +80,7 @@ type loader struct {
 	unsure  bool // a whole block may be there, unread
 
 	log       Log
+	router    Router
 	limits    Limits
 	referrals Referrals
 	admin     Admin
@@ -99,6 +101,7 @@ type loader struct {
 func newLoader(sources []*source) *loader {
 	l := &loader{sources: sources}
 	l.log.block().reset()
+	l.router.block().reset()
 	l.limits.block().reset()
 	l.referrals.block().reset()
 	l.defence.block().reset()
@@ -117,6 +120,7 @@ func (l *loader) root() block {
 			new(Client).block().by(l.client),
 			l.defaults.value.defaultsBlock().by(l.backendDefaults),
 			new(Shard).block().by(l.shard),
+			l.router.block().by(l.routerBlock),
 			new(Route).block().by(l.route),
 			l.limits.block(),
 			l.defence.block(),
@@ -124,9 +128,6 @@ func (l *loader) root() block {
 			l.log.block(),
 			l.admin.block().by(l.adminBlock),
 			new(Audit).block().by(l.auditLog),
-		},
-		later: []later{
-			{"router", "Remove the block. User names are compared with A to Z as a to z, which is Dovecot's default too (%Lu)."},
 		},
 	}
 }
@@ -150,6 +151,7 @@ func (l *loader) config() *Config {
 		Listeners: values(l.listeners),
 		Clients:   values(l.clients),
 		Shards:    values(l.shards),
+		Router:    l.router,
 		Routes:    values(l.routes),
 		Limits:    l.limits,
 		Referrals: l.referrals,

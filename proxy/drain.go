@@ -91,6 +91,7 @@ func (p *Proxy) Drain(ctx context.Context, o Drain) error {
 	})
 	p.serving.Wait()
 	busy.Stop()
+	p.endPauses()
 
 	p.log.Info("closing connections to the backends")
 	errs := []error{}

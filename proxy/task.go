@@ -2,7 +2,6 @@ package proxy
 
 import (
 	"github.com/doveadm-proxy/doveadm-proxy/doveadm"
-	"github.com/doveadm-proxy/doveadm-proxy/router"
 )
 
 // task is one command of a session on its way: read from the client, run on a
@@ -21,6 +20,8 @@ type task struct {
 	refused *refusal // the answer is known before a backend is asked
 	out     output
 	res     result
+	live    live
+	trace   *traced // nil: nobody asks for it
 
 	// Of a task that runs beside others; executed and answered are nil for one
 	// that runs alone.
@@ -65,7 +66,7 @@ func (s *session) runBeside(t *task, depth int) {
 	}
 	p.slots <- struct{}{}
 	p.forgetUsers()
-	user := router.NormalForm(t.cmd.User)
+	user := s.proxy.snapshot.Load().names.User(t.cmd.User)
 	t.executed, t.answered = make(chan struct{}), make(chan struct{})
 	t.after = p.users[user]
 	p.users[user] = t
