@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"github.com/doveadm-proxy/doveadm-proxy/config"
+	"github.com/doveadm-proxy/doveadm-proxy/internal/lookup/httpsource"
+	"github.com/doveadm-proxy/doveadm-proxy/internal/lookup/ldapsource"
 	"github.com/doveadm-proxy/doveadm-proxy/internal/lookup/sqlsource"
 )
 
@@ -31,6 +33,10 @@ func newSource(r config.Route) (Source, []error) {
 	switch r.Kind {
 	case "sql":
 		source, err = sqlsource.New(r.SQL, r.Lookup)
+	case "ldap":
+		source, err = ldapsource.New(r.LDAP, r.Lookup)
+	case "http":
+		source, err = httpsource.New(r.HTTP, r.Lookup)
 	default:
 		return nil, nil
 	}
