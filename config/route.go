@@ -13,12 +13,19 @@ type Route struct {
 	Users  []string // match: globs on the user
 	Shard  string   // match
 	Path   string   // file: "user shard" a line
+	Format string   // file: MapText or MapCDB
 	Shards []string // ring; all shards of the configuration if none is named
 	SQL    SQL
 	LDAP   LDAP
 	HTTP   HTTP
 	Lookup Lookup // of those that ask outside the process
 }
+
+// The formats of the file of a file route.
+const (
+	MapText = "text"
+	MapCDB  = "cdb"
+)
 
 func (r *Route) block() block {
 	return block{
@@ -57,7 +64,12 @@ route "ring" {}`,
 				attrs: []attr{
 					{
 						name: "path", field: existingFile(&r.Path), required: true, example: `"/etc/doveadm-proxy/users.map"`,
-						doc: "The file. Each line has a user and a shard with a space between them; `@domain` stands for all users of a domain who have no line, `*` for all others, `#` begins a comment.",
+						doc: "The file. Each line has a user and a shard with a space between them; `@domain` stands for all users of a domain who have no line, `*` for all others, `#` begins a comment. " +
+							"It is read again when it changes; replace it by renaming another file. One that is wrong is not used: what was read before stays in use, and the log names the line.",
+					},
+					{
+						name: "format", field: choice(&r.Format, MapText, MapCDB), def: `"text"`,
+						doc: "`cdb`: the file is a constant database, as cdb(1) of Debian's tinycdb makes it, with users (or `@domain`, `*`) as keys and shards as values. It stays on disk and takes no memory.",
 					},
 				},
 			},

@@ -119,6 +119,7 @@ func (p *Proxy) build(cfg *config.Config, old *snapshot) (*snapshot, error) {
 	if err != nil {
 		return nil, err
 	}
+	made.table.Follow(p.log.Named("router"))
 	sources := make(map[string]auth.Source)
 	s := &snapshot{
 		log:     p.log.Named("pool"),
