@@ -9,13 +9,16 @@ import (
 
 // Route is one route block. Kind says which fields have a meaning.
 type Route struct {
-	Kind   string   // match, file or ring
+	Kind   string   // match, file, sql, ldap, http or ring
 	Match  Match    // match, ring: whom it is for
 	Shard  string   // match
 	Path   string   // file: "user shard" a line
 	Format string   // file: MapText or MapCDB
 	Shards []string // ring; all shards of the configuration if none is named
 	Ring   Ring
+	SQL    SQL
+	LDAP   LDAP
+	HTTP   HTTP
 	Lookup Lookup // of those that ask outside the process
 }
 
@@ -58,10 +61,12 @@ route "ring" {}`,
 					},
 				},
 			},
+			r.SQL.block(&r.Lookup),
+			r.LDAP.block(&r.Lookup),
+			r.HTTP.block(&r.Lookup),
 			r.ringBlock(),
 		},
 		later: []later{
-			{"sql", `Write the users and their shards into a file (a cron job can), and use: route "file" { path = "/path/to/the/file" }`},
 			{"dovecot-auth", `Write the users and their shards into a file (a cron job can), and use: route "file" { path = "/path/to/the/file" }`},
 		},
 	}
@@ -91,6 +96,15 @@ func (l *loader) route(b *hclsyntax.Block) {
 	}
 	r.at = l.block(kind, b, nil)
 	r.value.Kind = b.Labels[0]
+	switch r.value.Kind {
+	case "sql":
+		l.checkSQL(&r.value.SQL, &r.at)
+	case "ldap":
+		l.checkLDAP(&r.value.LDAP, &r.at)
+	case "http":
+		l.checkHTTP(&r.value.HTTP, &r.at)
+	}
+	r.value.Lookup.settle(&r.at)
 	l.routes = append(l.routes, r)
 }
 
@@ -118,7 +132,7 @@ func (l *loader) checkRoutes() {
 			ok := l.known("shard", r.at.attrs["shard"], r.value.Shard, names)
 			l.routesUnsure = l.routesUnsure || !ok
 			reached[r.value.Shard] = true
-		case "file":
+		case "file", "sql", "ldap", "http":
 			// Whom it knows is not known here.
 			l.routesUnsure = true
 		case "ring":
