@@ -383,7 +383,7 @@ func TestParseFull(t *testing.T) {
 		Router: Router{UsernameFormat: "%Lu"},
 		Routes: []Route{
 			{Kind: "match", Match: Match{Users: []string{"*@a", "b?c", "ünï"}}, Shard: "s2"},
-			{Kind: "file", Path: "/etc/hostname"},
+			{Kind: "file", Path: "/etc/hostname", Format: MapText},
 			{Kind: "ring", Shards: []string{"s2", "s1"}, Match: Match{Domains: []string{"*.a"}, Regex: []string{"x.*"}}, Ring: Ring{Algorithm: RingDirector, UsernameHash: "%Ln", Tag: "eu", Servers: []RingServer{
 				{Address: netip.MustParseAddr("10.0.0.2"), Shard: "s2", VHosts: 7, Tag: "eu"},
 				{Address: netip.MustParseAddr("2001:db8::3"), Shard: "s1", VHosts: 100, Tag: "eu", Down: true},
