@@ -114,11 +114,11 @@ step.`,
 	flags.StringVar(&sources.passwdFile, "passwd-file", "", "passwd-`FILE` with proxy and host= among the extra fields")
 	flags.StringVar(&sources.port, "backend-port", "", "`PORT` of the backends' doveadm listeners (default: doveadm_port, else "+starter.DefaultPort+")")
 	flags.BoolVar(&onlyMap, "only-map", false, "write the map of users anew, and nothing else")
-	cmd.MarkFlagsMutuallyExclusive("only-map", "print")
 	for _, name := range []string{"doveconf", "dump", "map", "passwd-file"} {
 		cmd.MarkFlagFilename(name)
 	}
 	f.flags(cmd)
+	cmd.MarkFlagsMutuallyExclusive("only-map", "print")
 	return cmd
 }
 
