@@ -9,13 +9,17 @@ import (
 
 // Route is one route block. Kind says which fields have a meaning.
 type Route struct {
-	Kind   string   // match, file or ring
+	Kind   string   // match, file, sql, ldap, http, dovecot-auth or ring
 	Users  []string // match: globs on the user
 	Shard  string   // match
 	Path   string   // file: "user shard" a line
 	Format string   // file: MapText or MapCDB
 	Shards []string // ring; all shards of the configuration if none is named
-	Lookup Lookup   // of those that ask outside the process
+	SQL    SQL
+	LDAP   LDAP
+	HTTP   HTTP
+	Auth   DovecotAuth
+	Lookup Lookup // of those that ask outside the process
 }
 
 // The formats of the file of a file route.
@@ -70,6 +74,10 @@ route "ring" {}`,
 					},
 				},
 			},
+			r.SQL.block(&r.Lookup),
+			r.LDAP.block(&r.Lookup),
+			r.HTTP.block(&r.Lookup),
+			r.Auth.block(&r.Lookup),
 			{
 				name: "route", kind: "ring", label: "kind", many: true,
 				doc: "All users who are left, spread over shards by a consistent hash of the user name: adding a shard to n of them moves about one user in n+1. " +
@@ -84,10 +92,6 @@ route "ring" {}`,
 					{"algorithm", "Remove the attribute: there is one algorithm. It does not place users as a Dovecot director does; users whose place matters belong into a file route before the ring."},
 				},
 			},
-		},
-		later: []later{
-			{"sql", `Write the users and their shards into a file (a cron job can), and use: route "file" { path = "/path/to/the/file" }`},
-			{"dovecot-auth", `Write the users and their shards into a file (a cron job can), and use: route "file" { path = "/path/to/the/file" }`},
 		},
 	}
 }
@@ -112,6 +116,15 @@ func (l *loader) route(b *hclsyntax.Block) {
 	}
 	r.at = l.block(spec.kinds[i], b, nil)
 	r.value.Kind = b.Labels[0]
+	switch r.value.Kind {
+	case "sql":
+		l.checkSQL(&r.value.SQL, &r.at)
+	case "ldap":
+		l.checkLDAP(&r.value.LDAP, &r.at)
+	case "http":
+		l.checkHTTP(&r.value.HTTP, &r.at)
+	}
+	r.value.Lookup.settle(&r.at)
 	l.routes = append(l.routes, r)
 }
 
@@ -126,6 +139,7 @@ func (l *loader) unknownRoute(spec block, b *hclsyntax.Block, kinds []string) {
 }
 
 func (l *loader) checkRoutes() {
+	l.checkTargets()
 	names := l.shardNames()
 	var ring *placed[Route]
 	reached := map[string]bool{}
@@ -138,7 +152,7 @@ func (l *loader) checkRoutes() {
 			ok := l.known("shard", r.at.attrs["shard"], r.value.Shard, names)
 			l.routesUnsure = l.routesUnsure || !ok
 			reached[r.value.Shard] = true
-		case "file":
+		case "file", "sql", "ldap", "http", "dovecot-auth":
 			// Whom it knows is not known here.
 			l.routesUnsure = true
 		case "ring":

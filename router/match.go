@@ -30,7 +30,7 @@ func newMatch(name string, r config.Route, names *Names, shards []string) (*matc
 			errs = append(errs, err)
 		}
 		m.patterns = append(m.patterns, normal)
-		m.decisions = append(m.decisions, Decision{r.Shard, name, fmt.Sprintf("%q matches the user", pattern)})
+		m.decisions = append(m.decisions, Decision{Shard: r.Shard, Route: name, Reason: fmt.Sprintf("%q matches the user", pattern)})
 	}
 	if err := checkShard(r.Shard, shards); err != nil {
 		errs = append(errs, err)

@@ -42,7 +42,7 @@ func newRing(name string, r config.Route, shards []string) (*ring, []error) {
 			errs = append(errs, err)
 		}
 		reason := fmt.Sprintf("the consistent hash over %s gives the user to %s", list(named), shard)
-		ring.shards = append(ring.shards, ringShard{ringHash(shard), Decision{shard, name, reason}})
+		ring.shards = append(ring.shards, ringShard{ringHash(shard), Decision{Shard: shard, Route: name, Reason: reason}})
 	}
 	return ring, errs
 }

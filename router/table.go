@@ -11,6 +11,7 @@ import (
 	"github.com/hashicorp/go-hclog"
 
 	"github.com/doveadm-proxy/doveadm-proxy/config"
+	"github.com/doveadm-proxy/doveadm-proxy/internal/lookup"
 )
 
 // ErrNoRoute says that no route names a shard for the user. It is an answer,
@@ -28,9 +29,12 @@ type Table struct {
 
 // Decision is a shard together with who decided so and why.
 type Decision struct {
-	Shard  string
+	Shard  string // empty: Target is the server
 	Route  string // match #2, file /etc/doveadm-proxy/users.map, or ring
 	Reason string // one clause for a person to read
+	// Target is a server that no shard has, or says how that of the shard is to
+	// be spoken to; nil as a rule.
+	Target *lookup.Target
 }
 
 // route is one element of the chain.

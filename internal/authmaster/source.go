@@ -20,8 +20,8 @@ type Source struct {
 }
 
 // NewSource returns the source of a route. Nothing is opened before it is asked.
-func NewSource(r config.Route) *Source {
-	return &Source{client: New(r.Network, r.Address), port: uint16(r.Port)}
+func NewSource(c config.DovecotAuth) *Source {
+	return &Source{client: New(c.Network, c.Address), port: uint16(c.Port)}
 }
 
 // Lookup returns the server that the passdb names for a user. A user whom the

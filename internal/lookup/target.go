@@ -69,3 +69,21 @@ func (t *Target) SetHost(host, ip string, port uint16) error {
 	}
 	return nil
 }
+
+// ParseTarget returns the server of an answer host:port, nil for one of another
+// form, which is the name of a shard.
+func ParseTarget(s string) *Target {
+	host, digits, err := net.SplitHostPort(s)
+	if err != nil || host == "" {
+		return nil
+	}
+	port, err := strconv.ParseUint(digits, 10, 16)
+	if err != nil || port == 0 {
+		return nil
+	}
+	t := new(Target)
+	if t.SetHost(host, "", uint16(port)) != nil {
+		return nil
+	}
+	return t
+}
