@@ -97,6 +97,8 @@ type loader struct {
 	backends  []inShard
 	routes    []*placed[Route]
 	elsewhere *Backend
+	// Server blocks of rings.
+	ringPlaces []ringPlace
 	// A route is unreadable or reads a file, so which shards have users cannot
 	// be told.
 	routesUnsure bool
