@@ -38,6 +38,15 @@ type Decision struct {
 	Target *lookup.Target
 }
 
+// Place returns the name of the shard, or the address of a server that no shard
+// has; empty if there is neither.
+func (d Decision) Place() string {
+	if d.Shard == "" && d.Target != nil {
+		return d.Target.Address()
+	}
+	return d.Shard
+}
+
 // route is one element of the chain.
 type route interface {
 	name() string
@@ -162,7 +171,7 @@ func (t *Table) Route(ctx context.Context, user string) (Decision, error) {
 // Answer is what one route says about a user.
 type Answer struct {
 	Route  string        // as in Decision
-	Shard  string        // empty: the route leaves the user to the next one
+	Shard  string        // or the address of a server; empty: the route leaves the user to the next one
 	Reason string        // as in Decision, in more detail: the line of a map
 	Err    error         // the route could not find out its answer; no other is asked
 	Age    time.Duration // of an answer from a cache; 0: it is new, or the route has none
@@ -178,7 +187,7 @@ func (t *Table) Explain(ctx context.Context, user string) []Answer {
 	var answers []Answer
 	for _, r := range t.routes {
 		d, ok, err := r.decide(ctx, normal)
-		answer := Answer{Route: r.name(), Shard: d.Shard, Err: err}
+		answer := Answer{Route: r.name(), Shard: d.Place(), Err: err}
 		if err == nil {
 			answer.Reason, answer.Err = r.explain(ctx, normal)
 		}
