@@ -12,6 +12,9 @@ var table = map[string]Role{
 	"GET /ready":                     Nobody,
 	"GET /metrics":                   Viewer,
 	"GET /v1/status":                 Viewer,
+	"GET /v1/history":                Viewer,
+	"GET /v1/commands/slowest":       Viewer,
+	"GET /v1/commands/failed":        Viewer,
 	"GET /v1/backends":               Viewer,
 	"POST /v1/backends/{name}/state": Operator,
 }
