@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"sync/atomic"
+	"time"
 
 	"github.com/hashicorp/go-hclog"
 
@@ -156,10 +157,11 @@ func (t *Table) Route(ctx context.Context, user string) (Decision, error) {
 
 // Answer is what one route says about a user.
 type Answer struct {
-	Route  string // as in Decision
-	Shard  string // empty: the route leaves the user to the next one
-	Reason string // as in Decision, in more detail: the line of a map
-	Err    error  // the route could not find out its answer; no other is asked
+	Route  string        // as in Decision
+	Shard  string        // empty: the route leaves the user to the next one
+	Reason string        // as in Decision, in more detail: the line of a map
+	Err    error         // the route could not find out its answer; no other is asked
+	Age    time.Duration // of an answer from a cache; 0: it is new, or the route has none
 }
 
 // Explain returns the answers of the routes that are asked for user, in their

@@ -92,19 +92,19 @@ func TestExplain(t *testing.T) {
 	)
 	file := "file " + path
 	for user, want := range map[string][]Answer{
-		"x@sales.example": {{"match #1", "s2", `"*@sales.example" matches the user`, nil}},
+		"x@sales.example": {{"match #1", "s2", `"*@sales.example" matches the user`, nil, 0}},
 		"Bob@Example.com": {
-			{"match #1", "", "it does not match the user", nil},
-			{file, "s3", "the map has a line for the user: line 2", nil},
+			{"match #1", "", "it does not match the user", nil, 0},
+			{file, "s3", "the map has a line for the user: line 2", nil, 0},
 		},
 		"eve@example.org": {
-			{"match #1", "", "it does not match the user", nil},
-			{file, "s1", "the map has a line for the user's domain: line 4", nil},
+			{"match #1", "", "it does not match the user", nil, 0},
+			{file, "s1", "the map has a line for the user's domain: line 4", nil, 0},
 		},
 		"eve": {
-			{"match #1", "", "it does not match the user", nil},
-			{file, "", "the map has no line for the user or its domain, and no default line (*)", nil},
-			{"ring", "s2", "the consistent hash over s2 gives the user to s2", nil},
+			{"match #1", "", "it does not match the user", nil, 0},
+			{file, "", "the map has no line for the user or its domain, and no default line (*)", nil, 0},
+			{"ring", "s2", "the consistent hash over s2 gives the user to s2", nil, 0},
 		},
 		"": nil,
 	} {
