@@ -293,7 +293,7 @@ function showList(parent, items, key, build) {
 function showCommands(table, commands) {
   const row = (c) => make('tr', {role: 'row'}, cell('Ended', clock(c.ended)), cell('Client', c.client || '–'), cell('User', c.user || '–'),
     cell('Command', c.command), cell('Backend', c.backend || '–'), cell('Outcome', c.status ? `${c.outcome} ${c.status}` : c.outcome),
-    cell('Took', time(c.duration_seconds)), cell('Reason', c.reason || '–'));
+    cell('Took', time(c.duration_ms / 1e3)), cell('Reason', c.reason || '–'));
   const none = () => make('tr', {role: 'row'}, make('td', {colspan: '8', role: 'cell'}, 'None in the last hour.'));
   const list = commands.length ? commands.slice(0, 20) : [null];
   showList(table.tBodies[0], list, (c) => c ? `${c.session} ${c.ended} ${c.command}` : '-', (c) => c ? row(c) : none());
@@ -308,8 +308,14 @@ function showEvents(events) {
 // hourOf takes the answer of /v1/history apart.
 function hourOf(answer) {
   const all = new Map();
+  const points = Math.round(3600 / answer.step);
+  // A backend that has not been there for an hour begins later.
+  const whole = (series, factor) => [...new Array(Math.max(0, points - series.length)).fill(null), ...series.map((v) => v * factor)];
   for (const b of answer.backends || []) {
-    all.set(b.name, b);
+    all.set(b.name, {
+      rate: whole(b.rate, 1), failed: whole(b.failed, 1),
+      p50: whole(b.p50_ms, 1e-3), p95: whole(b.p95_ms, 1e-3), p99: whole(b.p99_ms, 1e-3),
+    });
   }
   return all;
 }
@@ -318,7 +324,7 @@ async function look() {
   const [status, backends] = await Promise.all([get('/v1/status'), get('/v1/backends')]);
   if (Date.now() - historyAt >= historyInterval) {
     historyAt = Date.now();
-    const [hour, events, slowest, failed] = await Promise.all([get('/v1/history?points=60'), get('/v1/events'), get('/v1/commands/slowest'), get('/v1/commands/failed')]);
+    const [hour, events, slowest, failed] = await Promise.all([get('/v1/history?step=60'), get('/v1/events'), get('/v1/commands/slowest'), get('/v1/commands/failed')]);
     historyOf = hourOf(hour);
     for (const [name, r] of rows) {
       showHistory(r, historyOf.get(name));
