@@ -85,7 +85,7 @@ func TestRingIgnoresOrder(t *testing.T) {
 func TestRingTies(t *testing.T) {
 	t.Parallel()
 	// No two names with equal hashes are known, so the hashes are set.
-	r := &ring{[]ringShard{{7, Decision{Shard: "a"}}, {7, Decision{Shard: "b"}}, {7, Decision{Shard: "c"}}}}
+	r := &rendezvous{groups: []ringGroup{{1, []ringShard{{7, Decision{Shard: "a"}}, {7, Decision{Shard: "b"}}, {7, Decision{Shard: "c"}}}}}}
 	if d, ok, _ := r.decide(t.Context(), "anyone"); !ok || d.Shard != "a" {
 		t.Errorf("of equal scores %q wins", d.Shard)
 	}

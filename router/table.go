@@ -62,7 +62,7 @@ func New(names *Names, routes []config.Route, shards []string) (*Table, error) {
 func (t *Table) Next(names *Names, routes []config.Route, shards []string) (*Table, error) {
 	next := &Table{names: names}
 	var errs []error
-	matches := 0
+	matches, rings := 0, 0
 	for i, r := range routes {
 		var built route
 		var problems []error
@@ -76,8 +76,11 @@ func (t *Table) Next(names *Names, routes []config.Route, shards []string) (*Tab
 			name = "file " + r.Path
 			built, problems = newFile(name, r, names, shards, t)
 		case "ring":
-			built, problems = newRing(name, r, shards)
-			if after := len(routes) - 1 - i; after > 0 {
+			if rings++; rings > 1 {
+				name = fmt.Sprintf("ring #%d", rings)
+			}
+			built, problems = newRing(name, r, names, shards)
+			if after := len(routes) - 1 - i; after > 0 && r.Match.Empty() {
 				problems = append(problems, fmt.Errorf("it decides for every user, so what stands after it "+
 					"(%d of the routes) is never asked: move it to the end", after))
 			}

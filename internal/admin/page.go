@@ -30,8 +30,20 @@ var pageTypes = map[string]string{
 func pageVerbs() []verb {
 	return []verb{
 		{"GET /{$}", Viewer, "The status page, for a browser.", (*Server).page},
+		{"GET /v1/whoami", Viewer, "Who the caller is to the endpoint, and with which role.", (*Server).whoami},
 		{"GET /page/{file}", Viewer, "What the status page loads.", (*Server).pageFile},
 	}
+}
+
+// Self is who the caller is.
+type Self struct {
+	Name string `json:"name"` // empty: not known
+	Role Role   `json:"role"`
+}
+
+func (s *Server) whoami(w http.ResponseWriter, r *http.Request) {
+	c := callerOf(r.Context())
+	answer(w, http.StatusOK, Self{c.Name, c.Role})
 }
 
 func (s *Server) page(w http.ResponseWriter, r *http.Request) { servePageFile(w, r, "index.html") }

@@ -26,6 +26,7 @@ func verbs() []verb {
 		statusVerbs(),
 		backendVerbs(),
 		pageVerbs(),
+		historyVerbs(),
 	)
 }
 

@@ -9,11 +9,15 @@ import (
 // changes a role by the way.
 var table = map[string]Role{
 	"GET /{$}":                       Viewer,
+	"GET /v1/whoami":                 Viewer,
 	"GET /page/{file}":               Viewer,
 	"GET /live":                      Nobody,
 	"GET /ready":                     Nobody,
 	"GET /metrics":                   Viewer,
 	"GET /v1/status":                 Viewer,
+	"GET /v1/history":                Viewer,
+	"GET /v1/commands/slowest":       Viewer,
+	"GET /v1/commands/failed":        Viewer,
 	"GET /v1/backends":               Viewer,
 	"POST /v1/backends/{name}/state": Operator,
 }
