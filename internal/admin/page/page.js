@@ -301,8 +301,15 @@ function showCommands(table, commands) {
 
 function showEvents(events) {
   const list = events.length ? events.slice(0, 30) : [null];
-  showList($('events'), list, (e) => e ? `${e.at} ${e.text}` : '-',
-    (e) => e ? make('li', {}, clock(e.at), make('span', {}, e.text)) : make('li', {}, 'None yet.'));
+  const kinds = {error: 'bad', warn: 'warn'};
+  const item = (e) => {
+    const level = make('span');
+    pill(level, e.level, kinds[e.level] || '');
+    const fields = Object.entries(e.fields || {}).map(([name, value]) => `${name}=${value}`).join(' ');
+    const count = e.count > 1 ? ` (${number(e.count)} times)` : '';
+    return make('li', {}, clock(e.time), level, ` ${e.message}${count} `, make('small', {}, fields));
+  };
+  showList($('events'), list, (e) => e ? `${e.time} ${e.count} ${e.message}` : '-', (e) => e ? item(e) : make('li', {}, 'None yet.'));
 }
 
 // hourOf takes the answer of /v1/history apart.
@@ -383,6 +390,10 @@ async function confirmed() {
     const answer = await response.json();
     if (!response.ok) {
       throw new Error(answer.error || String(response.status));
+    }
+    // First, so that the button which gets the focus back is there.
+    if (rows.has(name)) {
+      showBackend(rows.get(name), answer);
     }
     $('ask').close();
     say($('said'), `${name} is ${answer.operator}.`);
