@@ -27,6 +27,7 @@ func verbs() []verb {
 		backendVerbs(),
 		pageVerbs(),
 		historyVerbs(),
+		logVerbs(),
 	)
 }
 
