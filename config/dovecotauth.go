@@ -20,7 +20,8 @@ route "dovecot-auth" {
 		attrs: append([]attr{
 			{
 				name: "socket", field: authSocket(&d.Network, &d.Address), required: true, example: `"/run/dovecot/auth-userdb"`,
-				doc: "A socket of the service auth, of the type `userdb` or `master` (`auth-userdb` and `auth-master` are). The proxy's user needs to be its owner, or its mode to be 0600, 0660 or 0777: with 0666 Dovecot refuses passdb lookups to others.",
+				doc: "A socket of the service auth, of the type `userdb` or `master` (`auth-userdb` and `auth-master` are). The proxy's user needs to be its owner, or its mode to be 0600, 0660 or 0777: with 0666 Dovecot refuses passdb lookups to others. " +
+					"Over TCP it is an `inet_listener` whose name ends in `-master` (Dovecot 2.3) or with `type = master` (2.4); it has no encryption and no login, so it belongs on a network of its own.",
 			},
 			{
 				name: "port", field: port(&d.Port), def: `24245`,

@@ -25,12 +25,25 @@ passdb {
   driver = passwd-file
   args = username_format=%u {{.Dir}}/proxied
 }
+service auth {
+  inet_listener auth-master {
+    address = 127.0.0.1
+    port = PORT
+  }
+}
 `,
 	dovecot.V24: `
 passdb proxied {
   driver = passwd-file
   passwd_file_path = {{.Dir}}/proxied
   auth_username_format = %{user}
+}
+service auth {
+  inet_listener proxies {
+    type = master
+    listen = 127.0.0.1
+    port = PORT
+  }
 }
 `,
 }
@@ -51,7 +64,13 @@ func TestDovecot(t *testing.T) {
 	for _, version := range []dovecot.Version{dovecot.V23, dovecot.V24} {
 		t.Run(string(version), func(t *testing.T) {
 			t.Parallel()
-			s, err := dovecot.Start(t.Context(), dovecot.Options{Version: version, Name: "auth", Users: []string{"local"}, Config: passdb[version]})
+			reserved, err := dovecot.ReservePort()
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer reserved.Close()
+			_, port, _ := net.SplitHostPort(reserved.Addr)
+			s, err := dovecot.Start(t.Context(), dovecot.Options{Version: version, Name: "auth", Users: []string{"local"}, Config: strings.ReplaceAll(passdb[version], "PORT", port)})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -89,6 +108,12 @@ func TestDovecot(t *testing.T) {
 			check("tab\tline\nbob", "not found", patient)
 			check("mad", "makes no sense", patient)
 			check("lost", "the passdb failed", patient) // its host has no address: not "not found"
+
+			tcp := NewSource(config.DovecotAuth{Network: "tcp", Address: reserved.Addr, Port: 1})
+			defer tcp.Close()
+			if place, found, err := tcp.Lookup(t.Context(), "bob"); err != nil || !found || place.Target.Address() != "10.0.0.1:1" {
+				t.Errorf("over TCP: %+v, %v, %v\n%s", place, found, err, s.Log())
+			}
 
 			// Many at a time, over one connection.
 			var asking sync.WaitGroup
