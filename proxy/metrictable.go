@@ -1,6 +1,8 @@
 package proxy
 
 import (
+	"strings"
+
 	"github.com/prometheus/client_golang/prometheus"
 	dto "github.com/prometheus/client_model/go"
 )
@@ -56,6 +58,9 @@ var (
 	commandsRunning  = gauge("commands_running", "Commands that run or wait now.")
 	clientCommands   = counter("client_commands_total", "Commands of a client, by how they ended.", "client", "outcome")
 	routeDecisions   = counter("route_decisions_total", "Commands that were routed, by the route that named the shard.", "route")
+	mapUsers         = gauge("route_map_users", "Lines of a map of users that is in use, those of domains included.", "path")
+	mapRead          = gauge("route_map_read_timestamp_seconds", "When the map that is in use was read.", "path")
+	mapFailing       = gauge("route_map_failing", "1: the file has changed and cannot be used, so what was read before is.", "path")
 )
 
 // Of pools and backends.
@@ -108,3 +113,20 @@ var (
 	spoolLimit        = gauge("spool_limit_bytes", "What may wait at most in files (limits.max_spool).")
 	spoolFiles        = gauge("spool_files", "Open files of limits.spool_dir.")
 )
+
+// MetricInfo describes one of the metrics of a Proxy.
+type MetricInfo struct {
+	Name   string
+	Kind   string // counter, gauge or histogram
+	Labels []string
+	Help   string
+}
+
+// MetricTable describes all of them.
+func MetricTable() []MetricInfo {
+	var all []MetricInfo
+	for _, m := range metricTable {
+		all = append(all, MetricInfo{m.name, strings.ToLower(m.kind.String()), m.labels, m.help})
+	}
+	return all
+}

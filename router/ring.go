@@ -65,12 +65,10 @@ type rendezvous struct {
 // whatever the weight is, so that a logarithm is needed for each group only.
 type ringGroup struct {
 	weight float64
-	shards []ringShard // by name, so that the first of equal scores wins
-}
-
-type ringShard struct {
-	hash     uint64 // of the name
-	decision Decision
+	// By name, so that the first of equal scores wins. The hashes of the names
+	// stand apart from the rest, because a decision looks at all of them.
+	hashes    []uint64
+	decisions []Decision
 }
 
 func newRendezvous(name string, r config.Route, shards []string) (*rendezvous, []error) {
@@ -100,7 +98,7 @@ func newRendezvous(name string, r config.Route, shards []string) (*rendezvous, [
 			continue
 		}
 		reason := fmt.Sprintf("the consistent hash over %s gives the user to %s", list(sorted), shard)
-		ring.add(float64(weight), ringShard{ringHash(shard), Decision{shard, name, reason}})
+		ring.add(float64(weight), ringHash(shard), Decision{Shard: shard, Route: name, Reason: reason})
 	}
 	if len(ring.groups) == 0 && len(errs) == 0 {
 		errs = append(errs, errors.New("all shards have weight 0: give one of them more"))
@@ -108,12 +106,13 @@ func newRendezvous(name string, r config.Route, shards []string) (*rendezvous, [
 	return ring, errs
 }
 
-func (r *rendezvous) add(weight float64, shard ringShard) {
+func (r *rendezvous) add(weight float64, hash uint64, d Decision) {
 	i := slices.IndexFunc(r.groups, func(g ringGroup) bool { return g.weight == weight })
 	if i < 0 {
 		r.groups, i = append(r.groups, ringGroup{weight: weight}), len(r.groups)
 	}
-	r.groups[i].shards = append(r.groups[i].shards, shard)
+	g := &r.groups[i]
+	g.hashes, g.decisions = append(g.hashes, hash), append(g.decisions, d)
 }
 
 func (r *rendezvous) name() string { return r.label }
@@ -122,30 +121,30 @@ func (r *rendezvous) decide(_ context.Context, user string) (Decision, bool, err
 	h := ringHash(user)
 	if len(r.groups) == 1 {
 		winner, _ := r.groups[0].best(h)
-		return winner.decision, true, nil
+		return *winner, true, nil
 	}
-	var winner *ringShard
+	var winner *Decision
 	highest := math.Inf(-1)
 	for i := range r.groups {
 		g := &r.groups[i]
 		best, score := g.best(h)
 		weighted := -g.weight / math.Log((float64(score)+0.5)/(1<<64))
-		if weighted > highest || weighted == highest && best.decision.Shard < winner.decision.Shard {
+		if weighted > highest || weighted == highest && best.Shard < winner.Shard {
 			winner, highest = best, weighted
 		}
 	}
-	return winner.decision, true, nil
+	return *winner, true, nil
 }
 
 // best returns the shard with the highest score.
-func (g *ringGroup) best(user uint64) (*ringShard, uint64) {
-	winner, highest := 0, ringMix(user^g.shards[0].hash)
-	for i := 1; i < len(g.shards); i++ {
-		if score := ringMix(user ^ g.shards[i].hash); score > highest {
+func (g *ringGroup) best(user uint64) (*Decision, uint64) {
+	winner, highest := 0, ringMix(user^g.hashes[0])
+	for i, hash := range g.hashes {
+		if score := ringMix(user ^ hash); score > highest {
 			winner, highest = i, score
 		}
 	}
-	return &g.shards[winner], highest
+	return &g.decisions[winner], highest
 }
 
 func (r *rendezvous) explain(ctx context.Context, user string) (string, error) {

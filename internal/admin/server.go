@@ -13,6 +13,7 @@ import (
 
 	"github.com/doveadm-proxy/doveadm-proxy/config"
 	"github.com/doveadm-proxy/doveadm-proxy/internal/history"
+	"github.com/doveadm-proxy/doveadm-proxy/internal/logs"
 	"github.com/doveadm-proxy/doveadm-proxy/internal/unixsocket"
 	"github.com/doveadm-proxy/doveadm-proxy/proxy"
 )
@@ -31,6 +32,7 @@ type Options struct {
 	Version string
 	Config  string       // the path
 	Metrics http.Handler // serves GET /metrics; nil: there are none
+	Logs    *logs.System // nil: its levels and events are not to be had
 }
 
 // Server serves the endpoint.

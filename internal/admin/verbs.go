@@ -25,7 +25,9 @@ func verbs() []verb {
 		metricsVerbs(),
 		statusVerbs(),
 		backendVerbs(),
+		pageVerbs(),
 		historyVerbs(),
+		logVerbs(),
 	)
 }
 

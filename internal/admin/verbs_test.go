@@ -8,11 +8,17 @@ import (
 // table is who may do what. A verb is to be written here, too: so that nobody
 // changes a role by the way.
 var table = map[string]Role{
+	"GET /{$}":                       Viewer,
+	"GET /v1/whoami":                 Viewer,
+	"GET /page/{file}":               Viewer,
 	"GET /live":                      Nobody,
 	"GET /ready":                     Nobody,
 	"GET /metrics":                   Viewer,
 	"GET /v1/status":                 Viewer,
 	"GET /v1/history":                Viewer,
+	"GET /v1/events":                 Viewer,
+	"GET /v1/log-level":              Viewer,
+	"POST /v1/log-level":             Operator,
 	"GET /v1/commands/slowest":       Viewer,
 	"GET /v1/commands/failed":        Viewer,
 	"GET /v1/backends":               Viewer,
@@ -52,5 +58,5 @@ func Verbs() map[string]Role { return table }
 // Do returns a request of a verb.
 func Do(pattern string) (method, path string) {
 	method, path, _ = strings.Cut(pattern, " ")
-	return method, strings.NewReplacer("{name}", "mail1", "{$}", "").Replace(path)
+	return method, strings.NewReplacer("{name}", "mail1", "{file}", "page.js", "{$}", "").Replace(path)
 }
