@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/hashicorp/go-hclog"
@@ -30,6 +32,10 @@ type Options struct {
 	Version string
 	Config  string       // the path
 	Metrics http.Handler // serves GET /metrics; nil: there are none
+
+	// Reload reads the configuration again and returns how that ended; nil: the
+	// process cannot. The error says that it could not even be tried.
+	Reload func(context.Context) (*Reload, error)
 }
 
 // Server serves the endpoint.
@@ -41,6 +47,9 @@ type Server struct {
 	http    http.Server
 	addr    net.Addr
 	ended   chan struct{}
+	closing chan struct{} // closed by Close
+	close   sync.Once
+	streams atomic.Int64 // that are open
 }
 
 // Serve opens the endpoint that c describes and serves it until Close.
@@ -49,7 +58,7 @@ func Serve(c config.Admin, p *proxy.Proxy, o Options, log hclog.Logger) (*Server
 	if err != nil {
 		return nil, fmt.Errorf("admin: %w", err)
 	}
-	s := &Server{proxy: p, options: o, started: time.Now(), log: log, addr: l.Addr(), ended: make(chan struct{})}
+	s := &Server{proxy: p, options: o, started: time.Now(), log: log, addr: l.Addr(), ended: make(chan struct{}), closing: make(chan struct{})}
 	s.http = http.Server{
 		Handler:           s.routes(verbs()),
 		ReadHeaderTimeout: requestTimeout,
@@ -83,6 +92,7 @@ func (s *Server) Addr() net.Addr { return s.addr }
 
 // Close ends the endpoint. Requests that run have until ctx ends.
 func (s *Server) Close(ctx context.Context) {
+	s.close.Do(func() { close(s.closing) })
 	if s.http.Shutdown(ctx) != nil {
 		s.http.Close()
 	}

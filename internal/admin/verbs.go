@@ -25,6 +25,10 @@ func verbs() []verb {
 		metricsVerbs(),
 		statusVerbs(),
 		backendVerbs(),
+		runningVerbs(),
+		pauseVerbs(),
+		streamVerbs(),
+		reloadVerbs(),
 	)
 }
 

@@ -8,12 +8,27 @@ import (
 // table is who may do what. A verb is to be written here, too: so that nobody
 // changes a role by the way.
 var table = map[string]Role{
-	"GET /live":                      Nobody,
-	"GET /ready":                     Nobody,
-	"GET /metrics":                   Viewer,
-	"GET /v1/status":                 Viewer,
-	"GET /v1/backends":               Viewer,
-	"POST /v1/backends/{name}/state": Operator,
+	"GET /live":                          Nobody,
+	"GET /ready":                         Nobody,
+	"GET /metrics":                       Viewer,
+	"GET /v1/status":                     Viewer,
+	"GET /v1/backends":                   Viewer,
+	"GET /v1/pools":                      Viewer,
+	"GET /v1/clients":                    Viewer,
+	"GET /v1/sessions":                   Viewer,
+	"GET /v1/commands":                   Viewer,
+	"GET /v1/pauses":                     Viewer,
+	"GET /v1/tail":                       Viewer,
+	"GET /v1/trace":                      Admin,
+	"GET /v1/plan":                       Operator,
+	"POST /v1/backends/{name}/state":     Operator,
+	"POST /v1/backends/{name}/reconnect": Operator,
+	"POST /v1/shards/{name}/state":       Operator,
+	"POST /v1/sessions/{session}/kill":   Operator,
+	"POST /v1/sessions/{session}/commands/{number}/kill": Operator,
+	"POST /v1/pause":   Operator,
+	"POST /v1/unpause": Operator,
+	"POST /v1/reload":  Admin,
 }
 
 func TestTable(t *testing.T) {
@@ -49,5 +64,5 @@ func Verbs() map[string]Role { return table }
 // Do returns a request of a verb.
 func Do(pattern string) (method, path string) {
 	method, path, _ = strings.Cut(pattern, " ")
-	return method, strings.NewReplacer("{name}", "mail1", "{$}", "").Replace(path)
+	return method, strings.NewReplacer("shards/{name}", "shards/s1", "{name}", "mail1", "{session}", "1", "{number}", "1", "{$}", "").Replace(path)
 }
