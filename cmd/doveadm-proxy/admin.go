@@ -17,7 +17,7 @@ func (d *daemon) openAdmin() (err error) {
 	if d.adminBlock.Network == "" {
 		return nil
 	}
-	d.admin, err = admin.Serve(d.config.Admin, d.proxy, admin.Options{Version: version, Config: d.path}, d.log.Named("admin"))
+	d.admin, err = admin.Serve(d.config.Admin, d.proxy, admin.Options{Version: version, Config: d.path, Reload: d.wantReload}, d.log.Named("admin"))
 	return err
 }
 
