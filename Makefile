@@ -8,6 +8,7 @@ BENCH    ?=
 COMPAT   ?=
 CHAOS    ?=
 CROWD    ?= 20000
+AGAINST  ?= HEAD^
 LDFLAGS  ?=
 PREFIX   ?= /usr/local
 DESTDIR  ?=
@@ -22,10 +23,10 @@ BINARY = bin/doveadm-proxy
 TOOL = go tool -modfile=tools/go.mod
 
 .NOTPARALLEL:
-.PHONY: help demo test deps deps-2.3 lint format fuzz bench chaos compat crowd build install packages clean
+.PHONY: help demo test deps deps-2.3 lint format fuzz bench bench-long bench-diff chaos compat crowd build install packages clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: deps-2.3 build ## three real Dovecots behind the proxy, shown command by command; KEEP=1 leaves them running
 	go build -buildvcs=false -o bin/demo ./internal/demo
@@ -34,7 +35,9 @@ demo: deps-2.3 build ## three real Dovecots behind the proxy, shown command by c
 # Packages wait more than they compute: four at a time keep two processors busy.
 test: deps lint ## everything: checks, fuzz targets for a few seconds each, all tests with the race detector
 	scripts/fuzz 2s
-	go run ./scripts/gotest -race -shuffle=on -vet=off -p=4 -timeout=20m ./...
+	go build -buildvcs=false -o bin/gotest ./scripts/gotest
+	bin/gotest -race -shuffle=on -vet=off -p=4 -timeout=20m ./...
+	cd bench && ../bin/gotest -race -vet=off ./...
 
 # Without the folder of Dovecot 2.4, which takes minutes to make.
 deps-2.3:
@@ -48,6 +51,7 @@ lint: ## format, go vet and staticcheck, without changing anything
 		printf 'not formatted, run "make format":\n%s\n' "$$files" >&2; exit 1; fi
 	go vet ./...
 	$(TOOL) staticcheck ./...
+	cd bench && go vet ./... && go tool -modfile=../tools/go.mod staticcheck ./...
 
 format: ## format all Go files
 	$(TOOL) gofumpt -w .
@@ -55,9 +59,18 @@ format: ## format all Go files
 fuzz: ## each fuzz target for FUZZTIME (1m)
 	scripts/fuzz $(FUZZTIME)
 
-bench: deps-2.3 build ## commands a second, direct and through the proxy, on real Dovecot (BENCH are its options), and the cost of rights
-	go run ./internal/bench -proxy $(BINARY) $(BENCH)
+bench: deps build ## the proxy beside direct connections, HAProxy, nginx and Dovecot's own proxy, in two minutes (BENCH are its options)
+	cd bench && go build -buildvcs=false -o ../bin/bench .
+	bin/bench -proxy $(BINARY) $(BENCH)
+
+bench-long: deps build ## the same in full, into the documents; and the cost of rights
+	cd bench && go build -buildvcs=false -o ../bin/bench .
+	bin/bench -proxy $(BINARY) -long -update docs/performance.md,README.md $(BENCH)
 	go test -run '^$$' -bench Decide ./internal/access
+
+# The parent is measured from a copy of its files, in turns with this one.
+bench-diff: ## micro-benchmarks of the hot path, compared with those of the commit before (AGAINST names another)
+	@scripts/benchdiff $(AGAINST)
 
 # The test and the proxy open CROWD files each: see ulimit -n.
 crowd: ## memory of CROWD (20000) idle sessions, what 200,000 silent connections leave, a bulk client beside an interactive one

@@ -71,7 +71,7 @@ func TestLoadDefaults(t *testing.T) {
 			TLS: BackendTLS{Mode: TLSOff},
 			Pool: Pool{
 				MaxOpen: 8, MaxIdle: 8, MinIdle: 0, IdleTimeout: 30 * time.Second, MaxLifetime: 5 * time.Minute,
-				MaxCommands: 1000, AcquireTimeout: 10 * time.Second, MaxWaiting: 1000, MaxBulk: 2, MaxTunnels: 4,
+				MaxCommands: 1000, AcquireTimeout: 10 * time.Second, MaxWaiting: 1000, MaxBulk: 2, MaxTunnels: 4, Adaptive: true, MinActive: 1,
 			},
 			Breaker: Breaker{Failures: 5, Open: 10 * time.Second, Probes: 1},
 			Timeouts: Timeouts{
@@ -290,6 +290,8 @@ backend_defaults {
     max_waiting     = 0
     max_bulk        = 2
     max_tunnels     = 0
+    adaptive        = false
+    min_active      = 2
   }
   breaker {
     failures = 2
@@ -326,7 +328,7 @@ route "ring" {
 
 func TestParseFull(t *testing.T) {
 	cfg := mustParse(t, full)
-	pool := Pool{MaxOpen: 20, MaxIdle: 20, MaxBulk: 2}
+	pool := Pool{MaxOpen: 20, MaxIdle: 20, MaxBulk: 2, MinActive: 2}
 	breaker := Breaker{Failures: 2, Open: time.Millisecond, Probes: 1}
 	timeouts := Timeouts{
 		Write:  2 * time.Hour,
@@ -363,7 +365,7 @@ func TestParseFull(t *testing.T) {
 		Router: Router{UsernameFormat: "%Lu"},
 		Routes: []Route{
 			{Kind: "match", Users: []string{"*@a", "b?c", "ünï"}, Shard: "s2"},
-			{Kind: "file", Path: "/etc/hostname"},
+			{Kind: "file", Path: "/etc/hostname", Format: MapText},
 			{Kind: "ring", Shards: []string{"s2", "s1"}},
 		},
 		Limits: Limits{

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"reflect"
 	"time"
 
 	"github.com/doveadm-proxy/doveadm-proxy/config"
@@ -17,7 +18,10 @@ func (d *daemon) openAdmin() (err error) {
 	if d.adminBlock.Network == "" {
 		return nil
 	}
-	d.admin, err = admin.Serve(d.config.Admin, d.proxy, admin.Options{Version: version, Config: d.path, Reload: d.wantReload}, d.log.Named("admin"))
+	log := d.log.Named("admin")
+	d.admin, err = admin.Serve(d.config.Admin, d.proxy, admin.Options{
+		Version: version, Config: d.path, Metrics: serveMetrics(newRegistry(d.proxy), log), Reload: d.wantReload,
+	}, log)
 	return err
 }
 
@@ -33,7 +37,7 @@ func (d *daemon) closeAdmin() {
 
 // keepAdmin says that the endpoint stays what it is until the next start.
 func (d *daemon) keepAdmin(cfg *config.Config) {
-	if cfg.Admin != d.adminBlock {
+	if !reflect.DeepEqual(cfg.Admin, d.adminBlock) {
 		d.log.Warn("the admin block has changed: that counts from the next start")
 	}
 }

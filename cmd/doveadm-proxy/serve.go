@@ -152,6 +152,7 @@ func (d *daemon) reload() *admin.Reload {
 	err := error(nil)
 	if diags.HasErrors() {
 		err = errors.New("the configuration has errors")
+		d.proxy.ReloadFailed(err)
 	} else {
 		memoryLimit(cfg, d.memory)
 		err = d.proxy.Reload(cfg)

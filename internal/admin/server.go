@@ -54,6 +54,9 @@ type Server struct {
 
 // Serve opens the endpoint that c describes and serves it until Close.
 func Serve(c config.Admin, p *proxy.Proxy, o Options, log hclog.Logger) (*Server, error) {
+	if len(c.Further) > 0 || len(c.Users) > 0 || c.TLS.CertFile != "" {
+		return nil, errors.New("admin: endpoint, user and tls blocks are not served yet")
+	}
 	l, err := listen(c)
 	if err != nil {
 		return nil, fmt.Errorf("admin: %w", err)
