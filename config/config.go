@@ -93,6 +93,8 @@ type loader struct {
 	shards    []*placed[Shard]
 	backends  []inShard
 	routes    []*placed[Route]
+	// Server blocks of rings.
+	ringPlaces []ringPlace
 	// A route is unreadable or reads a file, so which shards have users cannot
 	// be told.
 	routesUnsure bool

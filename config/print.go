@@ -45,7 +45,10 @@ func printWith(w io.Writer, c *Config, secret func(cty.Value) cty.Value) error {
 	for _, r := range c.Routes {
 		for _, kind := range r.block().kinds {
 			if kind.kind == r.Kind {
-				p.block(top, kind, r.Kind)
+				body := p.block(top, kind, r.Kind)
+				for _, s := range r.Ring.Servers {
+					p.block(body, s.block(), s.Address.String())
+				}
 			}
 		}
 	}

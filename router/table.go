@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"sync/atomic"
+	"time"
 
 	"github.com/hashicorp/go-hclog"
 
@@ -62,7 +63,7 @@ func New(names *Names, routes []config.Route, shards []string) (*Table, error) {
 func (t *Table) Next(names *Names, routes []config.Route, shards []string) (*Table, error) {
 	next := &Table{names: names}
 	var errs []error
-	matches := 0
+	matches, rings := 0, 0
 	for i, r := range routes {
 		var built route
 		var problems []error
@@ -76,8 +77,11 @@ func (t *Table) Next(names *Names, routes []config.Route, shards []string) (*Tab
 			name = "file " + r.Path
 			built, problems = newFile(name, r, names, shards, t)
 		case "ring":
-			built, problems = newRing(name, r, shards)
-			if after := len(routes) - 1 - i; after > 0 {
+			if rings++; rings > 1 {
+				name = fmt.Sprintf("ring #%d", rings)
+			}
+			built, problems = newRing(name, r, names, shards)
+			if after := len(routes) - 1 - i; after > 0 && r.Match.Empty() {
 				problems = append(problems, fmt.Errorf("it decides for every user, so what stands after it "+
 					"(%d of the routes) is never asked: move it to the end", after))
 			}
@@ -153,10 +157,11 @@ func (t *Table) Route(ctx context.Context, user string) (Decision, error) {
 
 // Answer is what one route says about a user.
 type Answer struct {
-	Route  string // as in Decision
-	Shard  string // empty: the route leaves the user to the next one
-	Reason string // as in Decision, in more detail: the line of a map
-	Err    error  // the route could not find out its answer; no other is asked
+	Route  string        // as in Decision
+	Shard  string        // empty: the route leaves the user to the next one
+	Reason string        // as in Decision, in more detail: the line of a map
+	Err    error         // the route could not find out its answer; no other is asked
+	Age    time.Duration // of an answer from a cache; 0: it is new, or the route has none
 }
 
 // Explain returns the answers of the routes that are asked for user, in their

@@ -37,8 +37,8 @@ func TestRoute(t *testing.T) {
 	t.Parallel()
 	path := mapFile(t, "bob@example.com s3\n@example.org\ts1\n")
 	table := newTable(t,
-		config.Route{Kind: "match", Users: []string{"*@sales.example", "Boss@*"}, Shard: "s2"},
-		config.Route{Kind: "match", Users: []string{"b?b@sales.example"}, Shard: "s3"}, // the first route decides
+		config.Route{Kind: "match", Match: config.Match{Users: []string{"*@sales.example", "Boss@*"}}, Shard: "s2"},
+		config.Route{Kind: "match", Match: config.Match{Users: []string{"b?b@sales.example"}}, Shard: "s3"}, // the first route decides
 		config.Route{Kind: "file", Path: path},
 		config.Route{Kind: "ring", Shards: []string{"s2"}},
 	)
@@ -64,7 +64,7 @@ func TestRoute(t *testing.T) {
 func TestNoRoute(t *testing.T) {
 	t.Parallel()
 	empty := newTable(t)
-	table := newTable(t, config.Route{Kind: "match", Users: []string{"*@sales.example"}, Shard: "s2"})
+	table := newTable(t, config.Route{Kind: "match", Match: config.Match{Users: []string{"*@sales.example"}}, Shard: "s2"})
 	ring := newTable(t, config.Route{Kind: "ring"})
 	for _, test := range []struct {
 		table *Table
@@ -86,25 +86,25 @@ func TestExplain(t *testing.T) {
 	t.Parallel()
 	path := mapFile(t, "# moved in spring\nbob@example.com s3\n\n@example.org s1\n")
 	table := newTable(t,
-		config.Route{Kind: "match", Users: []string{"*@sales.example"}, Shard: "s2"},
+		config.Route{Kind: "match", Match: config.Match{Users: []string{"*@sales.example"}}, Shard: "s2"},
 		config.Route{Kind: "file", Path: path},
 		config.Route{Kind: "ring", Shards: []string{"s2"}},
 	)
 	file := "file " + path
 	for user, want := range map[string][]Answer{
-		"x@sales.example": {{"match #1", "s2", `"*@sales.example" matches the user`, nil}},
+		"x@sales.example": {{"match #1", "s2", `"*@sales.example" matches the user`, nil, 0}},
 		"Bob@Example.com": {
-			{"match #1", "", "no pattern matches the user", nil},
-			{file, "s3", "the map has a line for the user: line 2", nil},
+			{"match #1", "", "it does not match the user", nil, 0},
+			{file, "s3", "the map has a line for the user: line 2", nil, 0},
 		},
 		"eve@example.org": {
-			{"match #1", "", "no pattern matches the user", nil},
-			{file, "s1", "the map has a line for the user's domain: line 4", nil},
+			{"match #1", "", "it does not match the user", nil, 0},
+			{file, "s1", "the map has a line for the user's domain: line 4", nil, 0},
 		},
 		"eve": {
-			{"match #1", "", "no pattern matches the user", nil},
-			{file, "", "the map has no line for the user or its domain, and no default line (*)", nil},
-			{"ring", "s2", "the consistent hash over s2 gives the user to s2", nil},
+			{"match #1", "", "it does not match the user", nil, 0},
+			{file, "", "the map has no line for the user or its domain, and no default line (*)", nil, 0},
+			{"ring", "s2", "the consistent hash over s2 gives the user to s2", nil, 0},
 		},
 		"": nil,
 	} {
@@ -119,9 +119,9 @@ func TestNewErrors(t *testing.T) {
 	t.Parallel()
 	broken := mapFile(t, "bob s9\neve\n")
 	_, err := New(new(Names), []config.Route{
-		{Kind: "match", Users: []string{"*@a"}, Shard: "s4"},
-		{Kind: "match", Users: nil, Shard: "s1"},
-		{Kind: "match", Users: []string{"", "a\tb", "ok"}, Shard: ""},
+		{Kind: "match", Match: config.Match{Users: []string{"*@a"}}, Shard: "s4"},
+		{Kind: "match", Shard: "s1"},
+		{Kind: "match", Match: config.Match{Users: []string{"", "a\tb", "ok"}}, Shard: ""},
 		{Kind: "file", Path: broken},
 		{Kind: "file", Path: "/nonexistent/users.map"},
 		{Kind: "file", Path: filepath.Dir(broken)},
@@ -192,7 +192,7 @@ func benchTable(b *testing.B) *Table {
 	}
 	users.WriteString("@example.org s1\n")
 	return newTable(b,
-		config.Route{Kind: "match", Users: []string{"*@sales.example", "admin-*@*.example"}, Shard: "s2"},
+		config.Route{Kind: "match", Match: config.Match{Users: []string{"*@sales.example", "admin-*@*.example"}}, Shard: "s2"},
 		config.Route{Kind: "file", Path: mapFile(b, users.String())},
 		config.Route{Kind: "ring"},
 	)
@@ -224,7 +224,7 @@ func BenchmarkRoute(b *testing.B) {
 func TestRouteDoesNotAllocate(t *testing.T) {
 	users := mapFile(t, "user@example.com s1\n@example.org s1\n")
 	table := newTable(t,
-		config.Route{Kind: "match", Users: []string{"*@sales.example"}, Shard: "s2"},
+		config.Route{Kind: "match", Match: config.Match{Users: []string{"*@sales.example"}}, Shard: "s2"},
 		config.Route{Kind: "file", Path: users},
 		config.Route{Kind: "ring"},
 	)

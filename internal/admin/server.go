@@ -14,6 +14,7 @@ import (
 	"github.com/hashicorp/go-hclog"
 
 	"github.com/doveadm-proxy/doveadm-proxy/config"
+	"github.com/doveadm-proxy/doveadm-proxy/internal/history"
 	"github.com/doveadm-proxy/doveadm-proxy/internal/unixsocket"
 	"github.com/doveadm-proxy/doveadm-proxy/proxy"
 )
@@ -50,6 +51,8 @@ type Server struct {
 	closing chan struct{} // closed by Close
 	close   sync.Once
 	streams atomic.Int64 // that are open
+
+	recorder *history.Recorder // of the last hour
 }
 
 // Serve opens the endpoint that c describes and serves it until Close.
@@ -61,7 +64,7 @@ func Serve(c config.Admin, p *proxy.Proxy, o Options, log hclog.Logger) (*Server
 	if err != nil {
 		return nil, fmt.Errorf("admin: %w", err)
 	}
-	s := &Server{proxy: p, options: o, started: time.Now(), log: log, addr: l.Addr(), ended: make(chan struct{}), closing: make(chan struct{})}
+	s := &Server{proxy: p, options: o, started: time.Now(), log: log, addr: l.Addr(), ended: make(chan struct{}), closing: make(chan struct{}), recorder: history.Start(p.Readings)}
 	s.http = http.Server{
 		Handler:           s.routes(verbs()),
 		ReadHeaderTimeout: requestTimeout,
@@ -100,6 +103,7 @@ func (s *Server) Close(ctx context.Context) {
 		s.http.Close()
 	}
 	<-s.ended
+	s.recorder.Close()
 }
 
 // identify says who sends a request. Whoever may write to the UNIX socket may

@@ -29,6 +29,7 @@ func verbs() []verb {
 		pauseVerbs(),
 		streamVerbs(),
 		reloadVerbs(),
+		historyVerbs(),
 	)
 }
 

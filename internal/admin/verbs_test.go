@@ -26,9 +26,12 @@ var table = map[string]Role{
 	"POST /v1/shards/{name}/state":       Operator,
 	"POST /v1/sessions/{session}/kill":   Operator,
 	"POST /v1/sessions/{session}/commands/{number}/kill": Operator,
-	"POST /v1/pause":   Operator,
-	"POST /v1/unpause": Operator,
-	"POST /v1/reload":  Admin,
+	"POST /v1/pause":           Operator,
+	"POST /v1/unpause":         Operator,
+	"POST /v1/reload":          Admin,
+	"GET /v1/history":          Viewer,
+	"GET /v1/commands/slowest": Viewer,
+	"GET /v1/commands/failed":  Viewer,
 }
 
 func TestTable(t *testing.T) {

@@ -98,7 +98,7 @@ route "rnig" { # ERROR: Unknown kind of route "rnig"
 route { # ERROR: No kind
 }
 route "ring" {
-  algorithm = "director" # ERROR: algorithm is not supported by this version
+  algorithm = "ketama" # ERROR: Wrong value of algorithm
   shards = [
     "s1",
     "s3", # ERROR: Unknown shard "s3"
