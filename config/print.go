@@ -31,6 +31,9 @@ func printWith(w io.Writer, c *Config, secret func(cty.Value) cty.Value) error {
 			p.block(body, r.block("deny"))
 		}
 	}
+	if c.Elsewhere != nil {
+		p.block(top, c.Elsewhere.defaultsBlock())
+	}
 	for _, s := range c.Shards {
 		body := p.block(top, s.block(), s.Name)
 		for _, b := range s.Backends {

@@ -9,7 +9,7 @@ import (
 
 // Route is one route block. Kind says which fields have a meaning.
 type Route struct {
-	Kind   string   // match, file, sql, ldap, http or ring
+	Kind   string   // match, file, sql, ldap, http, dovecot-auth or ring
 	Match  Match    // match, ring: whom it is for
 	Shard  string   // match
 	Path   string   // file: "user shard" a line
@@ -19,6 +19,7 @@ type Route struct {
 	SQL    SQL
 	LDAP   LDAP
 	HTTP   HTTP
+	Auth   DovecotAuth
 	Lookup Lookup // of those that ask outside the process
 }
 
@@ -64,10 +65,8 @@ route "ring" {}`,
 			r.SQL.block(&r.Lookup),
 			r.LDAP.block(&r.Lookup),
 			r.HTTP.block(&r.Lookup),
+			r.Auth.block(&r.Lookup),
 			r.ringBlock(),
-		},
-		later: []later{
-			{"dovecot-auth", `Write the users and their shards into a file (a cron job can), and use: route "file" { path = "/path/to/the/file" }`},
 		},
 	}
 }
@@ -119,6 +118,7 @@ func (l *loader) unknownRoute(spec block, b *hclsyntax.Block, kinds []string) {
 }
 
 func (l *loader) checkRoutes() {
+	l.checkTargets()
 	names := l.shardNames()
 	var ring *placed[Route]
 	reached := map[string]bool{}
@@ -132,7 +132,7 @@ func (l *loader) checkRoutes() {
 			ok := l.known("shard", r.at.attrs["shard"], r.value.Shard, names)
 			l.routesUnsure = l.routesUnsure || !ok
 			reached[r.value.Shard] = true
-		case "file", "sql", "ldap", "http":
+		case "file", "sql", "ldap", "http", "dovecot-auth":
 			// Whom it knows is not known here.
 			l.routesUnsure = true
 		case "ring":

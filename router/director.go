@@ -52,7 +52,7 @@ func newDirector(name string, r config.Route, shards []string) (*director, []err
 		}
 		reason := fmt.Sprintf("the director's ring gives the user to %s, which is %s", s.Address, s.Shard)
 		d.addresses = append(d.addresses, s.Address)
-		d.decisions = append(d.decisions, Decision{s.Shard, name, reason})
+		d.decisions = append(d.decisions, Decision{Shard: s.Shard, Route: name, Reason: reason})
 		if s.Down || s.Tag != r.Ring.Tag {
 			continue
 		}

@@ -21,7 +21,7 @@ func newMatch(name string, r config.Route, names *Names, shards []string) (*matc
 		errs = append(errs, errors.New(`no pattern in users: write one like "*@example.com"`))
 	} else {
 		for _, clause := range m.users.clauses {
-			m.decisions = append(m.decisions, Decision{r.Shard, name, clause})
+			m.decisions = append(m.decisions, Decision{Shard: r.Shard, Route: name, Reason: clause})
 		}
 	}
 	if err := checkShard(r.Shard, shards); err != nil {

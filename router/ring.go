@@ -98,7 +98,7 @@ func newRendezvous(name string, r config.Route, shards []string) (*rendezvous, [
 			continue
 		}
 		reason := fmt.Sprintf("the consistent hash over %s gives the user to %s", list(sorted), shard)
-		ring.add(float64(weight), ringHash(shard), Decision{shard, name, reason})
+		ring.add(float64(weight), ringHash(shard), Decision{Shard: shard, Route: name, Reason: reason})
 	}
 	if len(ring.groups) == 0 && len(errs) == 0 {
 		errs = append(errs, errors.New("all shards have weight 0: give one of them more"))

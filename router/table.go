@@ -12,6 +12,7 @@ import (
 	"github.com/hashicorp/go-hclog"
 
 	"github.com/doveadm-proxy/doveadm-proxy/config"
+	"github.com/doveadm-proxy/doveadm-proxy/internal/lookup"
 )
 
 // ErrNoRoute says that no route names a shard for the user. It is an answer,
@@ -29,9 +30,21 @@ type Table struct {
 
 // Decision is a shard together with who decided so and why.
 type Decision struct {
-	Shard  string
+	Shard  string // empty: Target is the server
 	Route  string // match #2, file /etc/doveadm-proxy/users.map, or ring
 	Reason string // one clause for a person to read
+	// Target is a server that no shard has, or says how that of the shard is to
+	// be spoken to; nil as a rule.
+	Target *lookup.Target
+}
+
+// Place returns the name of the shard, or the address of a server that no shard
+// has; empty if there is neither.
+func (d Decision) Place() string {
+	if d.Shard == "" && d.Target != nil {
+		return d.Target.Address()
+	}
+	return d.Shard
 }
 
 // route is one element of the chain.
@@ -111,11 +124,15 @@ func (t *Table) Next(names *Names, routes []config.Route, shards []string) (*Tab
 }
 
 // Follow makes the table read its map files again when they change, until its
-// Close. What became of them is logged.
+// Close. What became of them is logged, and whether lookups work.
 func (t *Table) Follow(log hclog.Logger) {
 	for _, r := range t.routes {
-		if f, ok := r.(*file); ok {
-			f.from.follow(log)
+		switch r := r.(type) {
+		case *file:
+			r.from.follow(log)
+		case *remote:
+			log := log.With("route", r.label)
+			r.lookups.log.Store(&log)
 		}
 	}
 }
@@ -158,7 +175,7 @@ func (t *Table) Route(ctx context.Context, user string) (Decision, error) {
 // Answer is what one route says about a user.
 type Answer struct {
 	Route  string        // as in Decision
-	Shard  string        // empty: the route leaves the user to the next one
+	Shard  string        // or the address of a server; empty: the route leaves the user to the next one
 	Reason string        // as in Decision, in more detail: the line of a map
 	Err    error         // the route could not find out its answer; no other is asked
 	Age    time.Duration // of an answer from a cache; 0: it is new, or the route has none
@@ -174,7 +191,7 @@ func (t *Table) Explain(ctx context.Context, user string) []Answer {
 	var answers []Answer
 	for _, r := range t.routes {
 		d, ok, err := r.decide(ctx, normal)
-		answer := Answer{Route: r.name(), Shard: d.Shard, Err: err}
+		answer := Answer{Route: r.name(), Shard: d.Place(), Err: err}
 		if err == nil {
 			answer.Reason, answer.Err = r.explain(ctx, normal)
 		}

@@ -43,12 +43,12 @@ func TestRoute(t *testing.T) {
 		config.Route{Kind: "ring", Shards: []string{"s2"}},
 	)
 	for user, want := range map[string]Decision{
-		"bob@sales.example": {"s2", "match #1", `"*@sales.example" matches the user`},
-		"BOB@Sales.Example": {"s2", "match #1", `"*@sales.example" matches the user`},
-		"boss@example.com":  {"s2", "match #1", `"Boss@*" matches the user`},
-		"Bob@example.com":   {"s3", "file " + path, "the map has a line for the user"},
-		"eve@EXAMPLE.org":   {"s1", "file " + path, "the map has a line for the user's domain"},
-		"eve@example.net":   {"s2", "ring", "the consistent hash over s2 gives the user to s2"},
+		"bob@sales.example": {"s2", "match #1", `"*@sales.example" matches the user`, nil},
+		"BOB@Sales.Example": {"s2", "match #1", `"*@sales.example" matches the user`, nil},
+		"boss@example.com":  {"s2", "match #1", `"Boss@*" matches the user`, nil},
+		"Bob@example.com":   {"s3", "file " + path, "the map has a line for the user", nil},
+		"eve@EXAMPLE.org":   {"s1", "file " + path, "the map has a line for the user's domain", nil},
+		"eve@example.net":   {"s2", "ring", "the consistent hash over s2 gives the user to s2", nil},
 	} {
 		got, err := table.Route(t.Context(), user)
 		if err != nil || got != want {
@@ -144,7 +144,7 @@ func TestNewErrors(t *testing.T) {
 		`route file /nonexistent/users.map: cannot read the map: open /nonexistent/users.map: no such file or directory`,
 		fmt.Sprintf("route file %[1]s: cannot read the map: read %[1]s: is a directory", filepath.Dir(broken)),
 		`route sql: unknown driver "": use postgres, mysql or sqlite`,
-		`route redis: unknown kind of route: use match, file, sql, ldap, http or ring`,
+		`route redis: unknown kind of route: use match, file, sql, ldap, http, dovecot-auth or ring`,
 		`route ring: shard "s1" is named twice: it would get no more users by that, remove one`,
 		`route ring: unknown shard "s5": use one of s1, s2, s3`,
 		`route ring: it decides for every user, so what stands after it (1 of the routes) is never asked: move it to the end`,

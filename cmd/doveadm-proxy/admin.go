@@ -20,7 +20,7 @@ func (d *daemon) openAdmin() (err error) {
 	}
 	log := d.log.Named("admin")
 	d.admin, err = admin.Serve(d.config.Admin, d.proxy, admin.Options{
-		Version: version, Config: d.path, Metrics: serveMetrics(newRegistry(d.proxy), log), Reload: d.wantReload,
+		Version: version, Config: d.path, Metrics: serveMetrics(newRegistry(d.proxy, d.logs), log), Logs: d.logs, Reload: d.wantReload,
 	}, log)
 	return err
 }

@@ -45,7 +45,7 @@ The exit code is 75 if the daemon cannot be reached, or goes away.`,
 			query.Set("min_duration", least.String())
 		}
 		left := count
-		err := to.Tail(ctx, query, func(e *admin.Event) error {
+		err := to.Tail(ctx, query, func(e *admin.Ended) error {
 			switch {
 			case e.Time == nil && e.Lost == 0:
 				return nil
@@ -101,7 +101,7 @@ func streamEnd(ctx context.Context, err error) error {
 }
 
 // eventLine is a command that has ended, for people.
-func eventLine(e *admin.Event) string {
+func eventLine(e *admin.Ended) string {
 	if e.Time == nil {
 		return fmt.Sprintf("... %d command(s) not shown: this reader was too slow", e.Lost)
 	}

@@ -30,7 +30,7 @@ The exit code is 1 if it was not taken over, and 75 if the daemon cannot be reac
 		if c.json {
 			err = writeJSON(w, r)
 		} else {
-			printProblems(w, r.Problems)
+			printDiagnostics(w, r.Problems)
 			if r.OK {
 				_, err = fmt.Fprintln(w, "reloaded")
 			} else {
@@ -44,7 +44,7 @@ The exit code is 1 if it was not taken over, and 75 if the daemon cannot be reac
 	})
 }
 
-func printProblems(w io.Writer, problems []config.Problem) {
+func printDiagnostics(w io.Writer, problems []config.Problem) {
 	for _, p := range problems {
 		at := place(p)
 		if at != "" {
@@ -84,7 +84,7 @@ reached.`,
 }
 
 func writePlan(w io.Writer, p *admin.Plan) error {
-	printProblems(w, p.Problems)
+	printDiagnostics(w, p.Problems)
 	if !p.OK {
 		_, err := fmt.Fprintf(w, "a reload would be refused%s\n", clean(reasonOf(p.Error)))
 		return err

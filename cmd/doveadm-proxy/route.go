@@ -110,7 +110,15 @@ func (d *decider) ask(ctx context.Context, user string) routed {
 	r := routed{User: user, Normal: d.names.User(user), Backends: []string{}}
 	switch decision, err := d.table.Route(ctx, user); {
 	case err == nil:
-		r.Shard, r.Route, r.Reason = decision.Shard, decision.Route, decision.Reason
+		r.Shard, r.Route, r.Reason = decision.Place(), decision.Route, decision.Reason
+		if target := decision.Target; target != nil {
+			if decision.Shard == "" {
+				r.Backends = append(r.Backends, target.Address())
+			}
+			if target.User != "" {
+				r.Reason += fmt.Sprintf(", as user %q there", target.User)
+			}
+		}
 		for _, b := range d.backends(r.Shard, user) {
 			r.Backends = append(r.Backends, b.Name+" ("+b.Address+")")
 		}

@@ -18,6 +18,7 @@ import (
 
 	"github.com/doveadm-proxy/doveadm-proxy/config"
 	"github.com/doveadm-proxy/doveadm-proxy/internal/admin"
+	"github.com/doveadm-proxy/doveadm-proxy/internal/logs"
 	"github.com/doveadm-proxy/doveadm-proxy/proxy"
 )
 
@@ -61,7 +62,8 @@ for up to limits.overlap_timeout.`,
 // daemon is a running serve.
 type daemon struct {
 	path   string
-	log    hclog.Logger
+	logs   *logs.System
+	log    hclog.Logger // its root
 	config *config.Config
 	proxy  *proxy.Proxy
 	parent *parent       // nil without --overlap
@@ -70,8 +72,8 @@ type daemon struct {
 
 	adminBlock config.Admin // of the start
 
-	reloads  chan chan<- *admin.Reload // wanted by the admin endpoint; each is answered once
-	stopping chan struct{}             // closed when none is answered any more
+	reloads  chan chan<- *admin.ReloadResult // wanted by the admin endpoint; each is answered once
+	stopping chan struct{}                   // closed when none is answered any more
 }
 
 func serve(path string, stderr io.Writer, signals <-chan os.Signal, parent *parent) error {
@@ -82,8 +84,10 @@ func serve(path string, stderr io.Writer, signals <-chan os.Signal, parent *pare
 	if err != nil {
 		return err
 	}
-	d := &daemon{path: path, config: cfg, log: newLogger(cfg.Log, stderr), parent: parent,
-		reloads: make(chan chan<- *admin.Reload), stopping: make(chan struct{})}
+	d := &daemon{path: path, config: cfg, logs: newLogger(cfg.Log, stderr), parent: parent,
+		reloads: make(chan chan<- *admin.ReloadResult), stopping: make(chan struct{})}
+	defer d.logs.Close()
+	d.log = d.logs.Logger()
 	o := proxy.Options{Log: d.log}
 	if o.Sockets, o.Kept, err = activated(); err != nil {
 		return &exitError{exitNo, err}
@@ -137,11 +141,11 @@ func (d *daemon) handle(signals <-chan os.Signal) {
 }
 
 // reload takes the configuration over, or none of it.
-func (d *daemon) reload() *admin.Reload {
+func (d *daemon) reload() *admin.ReloadResult {
 	d.notifyReloading()
 	d.proxy.ReopenAudit() // whatever becomes of the configuration
 	cfg, diags := config.Load(d.path)
-	result := &admin.Reload{Problems: config.Problems(diags)}
+	result := &admin.ReloadResult{Problems: config.Problems(diags)}
 	for _, p := range result.Problems {
 		if p.Severity == "error" {
 			d.log.Error("configuration problem", "at", place(p), "problem", p.Summary, "remedy", p.Detail)
@@ -175,8 +179,8 @@ func (d *daemon) reload() *admin.Reload {
 }
 
 // wantReload has the configuration read again, for the admin endpoint.
-func (d *daemon) wantReload(ctx context.Context) (*admin.Reload, error) {
-	done := make(chan *admin.Reload, 1)
+func (d *daemon) wantReload(ctx context.Context) (*admin.ReloadResult, error) {
+	done := make(chan *admin.ReloadResult, 1)
 	select {
 	case d.reloads <- done:
 	case <-d.stopping:
@@ -250,12 +254,15 @@ func (d *daemon) makeRoom(ctx context.Context) error {
 // has been replaced closes it. Nobody waits for that.
 const overlapQuiet = 10 * time.Second
 
-func newLogger(c config.Log, w io.Writer) hclog.Logger {
-	return hclog.New(&hclog.LoggerOptions{
-		Name:       "doveadm-proxy",
-		Level:      hclog.LevelFromString(c.Level),
-		Output:     w,
-		JSONFormat: c.Format == "json",
+// newLogger returns the log of a process whose standard error is w.
+func newLogger(c config.Log, w io.Writer) *logs.System {
+	stderr, isFile := w.(*os.File)
+	return logs.New(logs.Options{
+		Name:    "doveadm-proxy",
+		Level:   hclog.LevelFromString(c.Level),
+		Output:  w,
+		JSON:    c.Format == "json",
+		Journal: isFile && logs.IsJournal(stderr),
 	})
 }
 

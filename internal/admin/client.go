@@ -129,8 +129,8 @@ func (c *Client) KillCommand(ctx context.Context, session, number uint64) (*Done
 }
 
 // Reload has the configuration read again.
-func (c *Client) Reload(ctx context.Context) (*Reload, error) {
-	return call[Reload](ctx, c, http.MethodPost, "/v1/reload", struct{}{})
+func (c *Client) Reload(ctx context.Context) (*ReloadResult, error) {
+	return call[ReloadResult](ctx, c, http.MethodPost, "/v1/reload", struct{}{})
 }
 
 // Plan returns what a reload would change.
@@ -140,7 +140,7 @@ func (c *Client) Plan(ctx context.Context) (*Plan, error) {
 
 // Tail calls each with the commands as they end, until ctx ends or each returns
 // an error. The query has the parameters of GET /v1/tail.
-func (c *Client) Tail(ctx context.Context, query url.Values, each func(*Event) error) error {
+func (c *Client) Tail(ctx context.Context, query url.Values, each func(*Ended) error) error {
 	return lines(ctx, c, "/v1/tail?"+query.Encode(), each)
 }
 

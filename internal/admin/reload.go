@@ -19,9 +19,9 @@ func reloadVerbs() []verb {
 // Problem is what is wrong in the configuration.
 type Problem = config.Problem
 
-// Reload is how a reload ended. The code of HTTP is 200 also if nothing was
+// ReloadResult is how a reload ended. The code of HTTP is 200 also if nothing was
 // taken over: the question was answered.
-type Reload struct {
+type ReloadResult struct {
 	OK       bool      `json:"ok"`              // taken over, wholly
 	Problems []Problem `json:"problems"`        // also warnings
 	Error    string    `json:"error,omitempty"` // why it was not, where no problem says so

@@ -15,6 +15,7 @@ import (
 
 	"github.com/doveadm-proxy/doveadm-proxy/config"
 	"github.com/doveadm-proxy/doveadm-proxy/internal/history"
+	"github.com/doveadm-proxy/doveadm-proxy/internal/logs"
 	"github.com/doveadm-proxy/doveadm-proxy/internal/unixsocket"
 	"github.com/doveadm-proxy/doveadm-proxy/proxy"
 )
@@ -33,10 +34,11 @@ type Options struct {
 	Version string
 	Config  string       // the path
 	Metrics http.Handler // serves GET /metrics; nil: there are none
+	Logs    *logs.System // nil: its levels and events are not to be had
 
 	// Reload reads the configuration again and returns how that ended; nil: the
 	// process cannot. The error says that it could not even be tried.
-	Reload func(context.Context) (*Reload, error)
+	Reload func(context.Context) (*ReloadResult, error)
 }
 
 // Server serves the endpoint.

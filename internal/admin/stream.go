@@ -19,9 +19,9 @@ func streamVerbs() []verb {
 	}
 }
 
-// Event is a command that has ended, or, with Lost, a gap; a line of
+// Ended is a command that has ended, or, with Lost, a gap; a line of
 // GET /v1/tail. A line without anything is a sign of life.
-type Event struct {
+type Ended struct {
 	Time       *time.Time `json:"time,omitempty"` // of its end
 	ID         string     `json:"id,omitempty"`   // session, dot, number in the session
 	Listener   string     `json:"listener,omitempty"`
@@ -124,7 +124,7 @@ func (s *Server) tail(w http.ResponseWriter, r *http.Request) {
 	defer t.Close()
 	alive := time.NewTicker(signOfLife)
 	defer alive.Stop()
-	err := st.line(Event{}) // so that the reader knows that it has begun
+	err := st.line(Ended{}) // so that the reader knows that it has begun
 	for err == nil {
 		select {
 		case <-r.Context().Done():
@@ -132,10 +132,10 @@ func (s *Server) tail(w http.ResponseWriter, r *http.Request) {
 		case <-s.closing:
 			return
 		case <-alive.C:
-			err = st.line(Event{Lost: t.Lost()})
+			err = st.line(Ended{Lost: t.Lost()})
 		case e := <-t.Events():
 			if lost := t.Lost(); lost > 0 {
-				err = st.line(Event{Lost: lost})
+				err = st.line(Ended{Lost: lost})
 			}
 			if err == nil {
 				err = st.line(viewEvent(&e))
@@ -144,8 +144,8 @@ func (s *Server) tail(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-func viewEvent(e *proxy.Event) Event {
-	return Event{
+func viewEvent(e *proxy.Event) Ended {
+	return Ended{
 		Time: optional(e.Time), ID: fmt.Sprintf("%d.%d", e.Session, e.Number), Listener: e.Listener, Peer: e.Peer, Client: e.Client, User: e.User,
 		Command: e.Command, Outcome: e.Outcome, Failed: e.Failed, Status: e.Status, Shard: e.Shard, Backend: e.Backend,
 		WaitMS: milliseconds(e.Wait), DurationMS: milliseconds(e.Duration), Bytes: e.Bytes, Retried: e.Retried, Reason: e.Reason,

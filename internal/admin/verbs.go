@@ -30,6 +30,7 @@ func verbs() []verb {
 		streamVerbs(),
 		reloadVerbs(),
 		historyVerbs(),
+		logVerbs(),
 	)
 }
 

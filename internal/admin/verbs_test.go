@@ -32,6 +32,9 @@ var table = map[string]Role{
 	"GET /v1/history":          Viewer,
 	"GET /v1/commands/slowest": Viewer,
 	"GET /v1/commands/failed":  Viewer,
+	"GET /v1/events":           Viewer,
+	"GET /v1/log-level":        Viewer,
+	"POST /v1/log-level":       Operator,
 }
 
 func TestTable(t *testing.T) {

@@ -91,7 +91,7 @@ route "http" {
   method       = "PUT" # ERROR: Wrong value of method
   headers_file = "nonexistent" # ERROR: Cannot read the headers file
 }
-route "dovecot-auth" { # ERROR: route "dovecot-auth" is not supported by this version
+route "dovecot-auth" { # ERROR: No socket
 }
 route "rnig" { # ERROR: Unknown kind of route "rnig"
 }
