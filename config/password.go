@@ -201,3 +201,15 @@ func checkScheme(password string) *problem {
 	}
 	return nil
 }
+
+// schemeOf returns the name of the scheme in front of a password, in capitals
+// and without its encoding; empty: there is none.
+func schemeOf(password string) string {
+	rest, ok := strings.CutPrefix(password, "{")
+	name, _, closed := strings.Cut(rest, "}")
+	if !ok || !closed {
+		return ""
+	}
+	name, _, _ = strings.Cut(strings.ToUpper(name), ".")
+	return name
+}

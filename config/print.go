@@ -60,7 +60,8 @@ func printWith(w io.Writer, c *Config, secret func(cty.Value) cty.Value) error {
 	p.block(top, c.Referrals.block())
 	p.block(top, c.Log.block())
 	if c.Admin.Network != "" {
-		p.block(top, c.Admin.block())
+		body := p.block(top, c.Admin.block())
+		c.Admin.repeated(func(b block, name string) { p.block(body, b, name) })
 	}
 	if c.Audit.To != "" {
 		p.block(top, c.Audit.block())

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/doveadm-proxy/doveadm-proxy/config"
 	"github.com/doveadm-proxy/doveadm-proxy/pool"
 )
 
@@ -15,6 +16,7 @@ type BackendStatus struct {
 	Standby bool
 	Since   time.Time // of its operator state, unless that is active
 	MaxOpen int
+	Limits  config.Pool
 	Stat    pool.Stat
 
 	Retries   uint64 // commands sent again
@@ -32,7 +34,7 @@ func (p *Proxy) Backends() []BackendStatus {
 		for _, b := range snap.shards[c.Name].members {
 			all = append(all, BackendStatus{
 				Shard: c.Name, Name: b.Name(), Address: b.address, Standby: b.config.Standby,
-				Since: p.wishes.get(b.Name()).Since, MaxOpen: b.limits.MaxOpen, Stat: b.Stat(), Available: b.Available(),
+				Since: p.wishes.get(b.Name()).Since, MaxOpen: b.limits.MaxOpen, Limits: b.limits, Stat: b.Stat(), Available: b.Available(),
 				Retries: b.meter.retries.Load(), Failovers: b.meter.failovers.Load(), Referrals: b.meter.referrals.Load(),
 			})
 		}

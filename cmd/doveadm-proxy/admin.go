@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"reflect"
 	"time"
 
 	"github.com/doveadm-proxy/doveadm-proxy/config"
@@ -19,7 +20,7 @@ func (d *daemon) openAdmin() (err error) {
 	}
 	log := d.log.Named("admin")
 	d.admin, err = admin.Serve(d.config.Admin, d.proxy, admin.Options{
-		Version: version, Config: d.path, Metrics: serveMetrics(newRegistry(d.proxy, d.logs), log), Logs: d.logs,
+		Version: version, Config: d.path, Metrics: serveMetrics(newRegistry(d.proxy, d.logs), log), Logs: d.logs, Reload: d.wantReload,
 	}, log)
 	return err
 }
@@ -36,7 +37,7 @@ func (d *daemon) closeAdmin() {
 
 // keepAdmin says that the endpoint stays what it is until the next start.
 func (d *daemon) keepAdmin(cfg *config.Config) {
-	if cfg.Admin != d.adminBlock {
+	if !reflect.DeepEqual(cfg.Admin, d.adminBlock) {
 		d.log.Warn("the admin block has changed: that counts from the next start")
 	}
 }

@@ -5,9 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
+	"os/signal"
 	"strconv"
 	"strings"
-	"text/tabwriter"
+	"syscall"
 	"time"
 	"unicode"
 
@@ -22,6 +24,7 @@ import (
 type control struct {
 	address string
 	json    bool
+	csv     bool
 }
 
 // command returns cmd with what such commands have in common, running run.
@@ -33,7 +36,9 @@ func (c *control) command(cmd *cobra.Command, run func(ctx context.Context, to *
 		if err != nil {
 			return &exitError{exitUsage, err}
 		}
-		err = run(context.Background(), client, cmd.OutOrStdout(), args)
+		ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+		defer stop()
+		err = run(ctx, client, cmd.OutOrStdout(), args)
 		var refused *admin.RefusedError
 		var exit *exitError
 		switch {
@@ -44,6 +49,27 @@ func (c *control) command(cmd *cobra.Command, run func(ctx context.Context, to *
 		}
 		return &exitError{exitTempFail, err}
 	}
+	return cmd
+}
+
+// table is command for one that prints a table: as CSV, too.
+func (c *control) table(cmd *cobra.Command, ask func(ctx context.Context, to *admin.Client) (any, *table, error)) *cobra.Command {
+	cmd.Args = cobra.NoArgs
+	cmd.ValidArgsFunction = cobra.NoFileCompletions
+	cmd = c.command(cmd, func(ctx context.Context, to *admin.Client, w io.Writer, _ []string) error {
+		v, t, err := ask(ctx, to)
+		switch {
+		case err != nil:
+			return err
+		case c.json:
+			return writeJSON(w, v)
+		case c.csv:
+			return t.csv(w)
+		}
+		return t.text(w)
+	})
+	cmd.Flags().BoolVar(&c.csv, "csv", false, "print CSV")
+	cmd.MarkFlagsMutuallyExclusive("json", "csv")
 	return cmd
 }
 
@@ -83,8 +109,7 @@ func (c *control) status(ctx context.Context, to *admin.Client, w io.Writer, _ [
 }
 
 func newBackends() *cobra.Command {
-	c := new(control)
-	return c.command(&cobra.Command{
+	return new(control).table(&cobra.Command{
 		Use:   "backends",
 		Short: "Print the backends of the running daemon and their states",
 		Long: `Asks the running daemon. The three states of a backend have nothing to do with
@@ -94,36 +119,32 @@ what became of commands (closed, open, half-open). OPEN are the connections to i
 at most max_open, USED those that run a command, WAIT the commands that wait for one.
 FAILED counts connections that could not be made or were lost in a command, and
 health checks.`,
-		Args: cobra.NoArgs,
-	}, c.backends)
+	}, func(ctx context.Context, to *admin.Client) (any, *table, error) {
+		all, err := to.Backends(ctx)
+		if err != nil {
+			return nil, nil, err
+		}
+		return all, backendTable(all), nil
+	})
 }
 
-func (c *control) backends(ctx context.Context, to *admin.Client, w io.Writer, _ []string) error {
-	all, err := to.Backends(ctx)
-	if err != nil {
-		return err
-	}
-	if c.json {
-		return writeJSON(w, all)
-	}
-	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(t, "SHARD\tBACKEND\tOPERATOR\tHEALTH\tBREAKER\tUSED\tIDLE\tOPEN\tWAIT\tFAILED\tLAST ERROR")
+func backendTable(all *admin.Backends) *table {
+	t := newTable("SHARD", "BACKEND", "OPERATOR", "HEALTH", "BREAKER", "USED", "IDLE", "OPEN", "WAIT", "FAILED", "LAST ERROR")
 	for _, b := range all.Backends {
-		name := clean(b.Name)
+		name := b.Name
 		if b.Standby {
 			name += " (standby)"
 		}
-		last := "-"
+		last := ""
 		if b.LastError != "" {
-			last = clean(b.LastError)
+			last = b.LastError
 			if b.LastErrorAt != nil {
 				last = age(*b.LastErrorAt) + ": " + last
 			}
 		}
-		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%d\t%d\t%d/%d\t%d\t%d\t%s\n", clean(b.Shard), name, b.Operator, b.Health, clean(b.Breaker),
-			b.InUse, b.Idle, b.Open, b.MaxOpen, b.Waiting, b.Failures(), last)
+		t.row(b.Shard, name, b.Operator, b.Health, b.Breaker, b.InUse, b.Idle, fmt.Sprintf("%d/%d", b.Open, b.MaxOpen), b.Waiting, b.Failures(), last)
 	}
-	return t.Flush()
+	return t
 }
 
 func newDrain() *cobra.Command {
@@ -150,7 +171,8 @@ gets its users back. Health checks and breaker go on as they are.`)
 func newSet(state pool.Operator, use, short, long string) *cobra.Command {
 	c := new(control)
 	name, _, _ := strings.Cut(use, " ")
-	return c.command(&cobra.Command{
+	shard := false
+	cmd := c.command(&cobra.Command{
 		Use:   use,
 		Short: short,
 		Long:  long + "\n\nThe exit code is 1 if there is no such backend or nothing could be changed, and 75\nif the daemon cannot be reached.",
@@ -160,17 +182,41 @@ func newSet(state pool.Operator, use, short, long string) *cobra.Command {
 			}
 			return nil
 		},
+		ValidArgsFunction: c.complete(func(ctx context.Context, to *admin.Client) []string {
+			if shard {
+				return shardNames(ctx, to)
+			}
+			return backendNames(ctx, to)
+		}),
 	}, func(ctx context.Context, to *admin.Client, w io.Writer, args []string) error {
-		b, err := to.SetState(ctx, args[0], state)
-		if err != nil {
-			return err
+		all := new(admin.Backends)
+		if shard {
+			var err error
+			if all, err = to.SetShardState(ctx, args[0], state); err != nil {
+				return err
+			}
+			if c.json {
+				return writeJSON(w, all)
+			}
+		} else {
+			b, err := to.SetState(ctx, args[0], state)
+			if err != nil {
+				return err
+			}
+			if c.json {
+				return writeJSON(w, b)
+			}
+			all.Backends = []admin.Backend{*b}
 		}
-		if c.json {
-			return writeJSON(w, b)
+		for _, b := range all.Backends {
+			if _, err := fmt.Fprintf(w, "%s: %s, %d command(s) run\n", clean(b.Name), b.Operator, b.InUse); err != nil {
+				return err
+			}
 		}
-		_, err = fmt.Fprintf(w, "%s: %s, %d command(s) run\n", clean(b.Name), b.Operator, b.InUse)
-		return err
+		return nil
 	})
+	cmd.Flags().BoolVar(&shard, "shard", false, "NAME is a shard: do so for all of its backends")
+	return cmd
 }
 
 // age is how long ago t was, for people.

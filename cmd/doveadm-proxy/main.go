@@ -77,7 +77,9 @@ the right Dovecot backend over pooled connections, and relays the reply.`,
 		SilenceUsage:      true,
 		DisableAutoGenTag: true,
 	}
-	root.AddCommand(newInit(), newImport(), newServe(), newCheck(), newRoute(), newRing(), newExplain(), newStatus(), newBackends(), newDrain(), newResume(), newDown(),
+	root.AddCommand(newInit(), newImport(), newServe(), newCheck(), newRoute(), newRing(), newExplain(), newStatus(), newBackends(), newPools(), newClients(), newSessions(), newCommands(),
+		newTop(), newTail(), newTrace(), newDrain(), newResume(), newDown(), newPause(), newUnpause(), newReconnect(), newKill(),
+		newReload(), newPlan(),
 		newHash(), newVersion(), newMan(root))
 	return root
 }

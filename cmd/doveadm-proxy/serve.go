@@ -71,6 +71,9 @@ type daemon struct {
 	admin  *admin.Server // nil without an admin block
 
 	adminBlock config.Admin // of the start
+
+	reloads  chan chan<- *admin.ReloadResult // wanted by the admin endpoint; each is answered once
+	stopping chan struct{}                   // closed when none is answered any more
 }
 
 func serve(path string, stderr io.Writer, signals <-chan os.Signal, parent *parent) error {
@@ -81,7 +84,10 @@ func serve(path string, stderr io.Writer, signals <-chan os.Signal, parent *pare
 	if err != nil {
 		return err
 	}
-	d := &daemon{path: path, config: cfg, logs: newLogger(cfg.Log, stderr), parent: parent}
+	d := &daemon{
+		path: path, config: cfg, logs: newLogger(cfg.Log, stderr), parent: parent,
+		reloads: make(chan chan<- *admin.ReloadResult), stopping: make(chan struct{}),
+	}
 	defer d.logs.Close()
 	d.log = d.logs.Logger()
 	o := proxy.Options{Log: d.log}
@@ -108,6 +114,7 @@ func serve(path string, stderr io.Writer, signals <-chan os.Signal, parent *pare
 
 	watchdog := d.startWatchdog()
 	d.handle(signals)
+	close(d.stopping)
 	watchdog()
 	return d.shutdown(signals)
 }
@@ -126,6 +133,8 @@ func (d *daemon) handle(signals <-chan os.Signal) {
 				return
 			}
 			d.reload()
+		case done := <-d.reloads:
+			done <- d.reload()
 		case <-parentGone:
 			d.log.Error("stopping: the parent process has ended")
 			return
@@ -134,11 +143,12 @@ func (d *daemon) handle(signals <-chan os.Signal) {
 }
 
 // reload takes the configuration over, or none of it.
-func (d *daemon) reload() {
+func (d *daemon) reload() *admin.ReloadResult {
 	d.notifyReloading()
 	d.proxy.ReopenAudit() // whatever becomes of the configuration
 	cfg, diags := config.Load(d.path)
-	for _, p := range config.Problems(diags) {
+	result := &admin.ReloadResult{Problems: config.Problems(diags)}
+	for _, p := range result.Problems {
 		if p.Severity == "error" {
 			d.log.Error("configuration problem", "at", place(p), "problem", p.Summary, "remedy", p.Detail)
 		} else {
@@ -157,7 +167,8 @@ func (d *daemon) reload() {
 		memoryLimit(d.config, d.memory)
 		d.log.Error("reload failed: the old configuration keeps serving", "config", d.path, "error", err)
 		d.notify("READY=1", "STATUS=reload failed, the old configuration keeps serving: "+err.Error())
-		return
+		result.Error = err.Error()
+		return result
 	}
 	d.keepAdmin(cfg)
 	d.config = cfg
@@ -165,6 +176,26 @@ func (d *daemon) reload() {
 	d.log.SetLevel(hclog.LevelFromString(cfg.Log.Level))
 	d.log.Info("reloaded", "config", d.path)
 	d.notify("READY=1", "STATUS="+summary(cfg))
+	result.OK = true
+	return result
+}
+
+// wantReload has the configuration read again, for the admin endpoint.
+func (d *daemon) wantReload(ctx context.Context) (*admin.ReloadResult, error) {
+	done := make(chan *admin.ReloadResult, 1)
+	select {
+	case d.reloads <- done:
+	case <-d.stopping:
+		return nil, errors.New("the proxy is stopping")
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+	select {
+	case result := <-done:
+		return result, nil
+	case <-ctx.Done():
+		return nil, fmt.Errorf("the reload goes on, its result will be in the log: %w", ctx.Err())
+	}
 }
 
 func place(p config.Problem) string {

@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/hashicorp/go-hclog"
@@ -33,6 +35,10 @@ type Options struct {
 	Config  string       // the path
 	Metrics http.Handler // serves GET /metrics; nil: there are none
 	Logs    *logs.System // nil: its levels and events are not to be had
+
+	// Reload reads the configuration again and returns how that ended; nil: the
+	// process cannot. The error says that it could not even be tried.
+	Reload func(context.Context) (*ReloadResult, error)
 }
 
 // Server serves the endpoint.
@@ -44,17 +50,23 @@ type Server struct {
 	http    http.Server
 	addr    net.Addr
 	ended   chan struct{}
+	closing chan struct{} // closed by Close
+	close   sync.Once
+	streams atomic.Int64 // that are open
 
 	recorder *history.Recorder // of the last hour
 }
 
 // Serve opens the endpoint that c describes and serves it until Close.
 func Serve(c config.Admin, p *proxy.Proxy, o Options, log hclog.Logger) (*Server, error) {
+	if len(c.Further) > 0 || len(c.Users) > 0 || c.TLS.CertFile != "" {
+		return nil, errors.New("admin: endpoint, user and tls blocks are not served yet")
+	}
 	l, err := listen(c)
 	if err != nil {
 		return nil, fmt.Errorf("admin: %w", err)
 	}
-	s := &Server{proxy: p, options: o, started: time.Now(), log: log, addr: l.Addr(), ended: make(chan struct{}), recorder: history.Start(p.Readings)}
+	s := &Server{proxy: p, options: o, started: time.Now(), log: log, addr: l.Addr(), ended: make(chan struct{}), closing: make(chan struct{}), recorder: history.Start(p.Readings)}
 	s.http = http.Server{
 		Handler:           s.routes(verbs()),
 		ReadHeaderTimeout: requestTimeout,
@@ -88,6 +100,7 @@ func (s *Server) Addr() net.Addr { return s.addr }
 
 // Close ends the endpoint. Requests that run have until ctx ends.
 func (s *Server) Close(ctx context.Context) {
+	s.close.Do(func() { close(s.closing) })
 	if s.http.Shutdown(ctx) != nil {
 		s.http.Close()
 	}

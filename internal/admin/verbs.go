@@ -26,6 +26,10 @@ func verbs() []verb {
 		statusVerbs(),
 		backendVerbs(),
 		pageVerbs(),
+		runningVerbs(),
+		pauseVerbs(),
+		streamVerbs(),
+		reloadVerbs(),
 		historyVerbs(),
 		logVerbs(),
 	)

@@ -8,21 +8,36 @@ import (
 // table is who may do what. A verb is to be written here, too: so that nobody
 // changes a role by the way.
 var table = map[string]Role{
-	"GET /{$}":                       Viewer,
-	"GET /v1/whoami":                 Viewer,
-	"GET /page/{file}":               Viewer,
-	"GET /live":                      Nobody,
-	"GET /ready":                     Nobody,
-	"GET /metrics":                   Viewer,
-	"GET /v1/status":                 Viewer,
-	"GET /v1/history":                Viewer,
-	"GET /v1/events":                 Viewer,
-	"GET /v1/log-level":              Viewer,
-	"POST /v1/log-level":             Operator,
-	"GET /v1/commands/slowest":       Viewer,
-	"GET /v1/commands/failed":        Viewer,
-	"GET /v1/backends":               Viewer,
-	"POST /v1/backends/{name}/state": Operator,
+	"GET /{$}":                           Viewer,
+	"GET /v1/whoami":                     Viewer,
+	"GET /page/{file}":                   Viewer,
+	"GET /live":                          Nobody,
+	"GET /ready":                         Nobody,
+	"GET /metrics":                       Viewer,
+	"GET /v1/status":                     Viewer,
+	"GET /v1/history":                    Viewer,
+	"GET /v1/events":                     Viewer,
+	"GET /v1/log-level":                  Viewer,
+	"POST /v1/log-level":                 Operator,
+	"GET /v1/commands/slowest":           Viewer,
+	"GET /v1/commands/failed":            Viewer,
+	"GET /v1/backends":                   Viewer,
+	"POST /v1/backends/{name}/state":     Operator,
+	"GET /v1/pools":                      Viewer,
+	"GET /v1/clients":                    Viewer,
+	"GET /v1/sessions":                   Viewer,
+	"GET /v1/commands":                   Viewer,
+	"GET /v1/pauses":                     Viewer,
+	"GET /v1/tail":                       Viewer,
+	"GET /v1/trace":                      Admin,
+	"GET /v1/plan":                       Operator,
+	"POST /v1/backends/{name}/reconnect": Operator,
+	"POST /v1/shards/{name}/state":       Operator,
+	"POST /v1/sessions/{session}/kill":   Operator,
+	"POST /v1/sessions/{session}/commands/{number}/kill": Operator,
+	"POST /v1/pause":   Operator,
+	"POST /v1/unpause": Operator,
+	"POST /v1/reload":  Admin,
 }
 
 func TestTable(t *testing.T) {
@@ -58,5 +73,5 @@ func Verbs() map[string]Role { return table }
 // Do returns a request of a verb.
 func Do(pattern string) (method, path string) {
 	method, path, _ = strings.Cut(pattern, " ")
-	return method, strings.NewReplacer("{name}", "mail1", "{file}", "page.js", "{$}", "").Replace(path)
+	return method, strings.NewReplacer("shards/{name}", "shards/s1", "{name}", "mail1", "{session}", "1", "{number}", "1", "{file}", "page.js", "{$}", "").Replace(path)
 }
