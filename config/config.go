@@ -26,6 +26,7 @@ type Config struct {
 	Referrals Referrals
 	Admin     Admin
 	Audit     Audit
+	Moves     Moves
 
 	LoginDefence LoginDefence
 }
@@ -83,6 +84,7 @@ type loader struct {
 	referrals Referrals
 	admin     Admin
 	audit     Audit
+	moves     Moves
 	defence   LoginDefence
 	listeners []*placed[Listener]
 	clients   []*placed[Client]
@@ -124,6 +126,7 @@ func (l *loader) root() block {
 			l.log.block(),
 			l.admin.block().by(l.adminBlock),
 			new(Audit).block().by(l.auditLog),
+			new(Moves).block().by(l.movesBlock),
 		},
 		later: []later{
 			{"router", "Remove the block. User names are compared with A to Z as a to z, which is Dovecot's default too (%Lu)."},
@@ -155,6 +158,7 @@ func (l *loader) config() *Config {
 		Referrals: l.referrals,
 		Admin:     l.admin,
 		Audit:     l.audit,
+		Moves:     l.moves,
 
 		LoginDefence: l.defence,
 	}
