@@ -14,6 +14,7 @@ type Route struct {
 	Shard  string   // match
 	Path   string   // file: "user shard" a line
 	Shards []string // ring; all shards of the configuration if none is named
+	Lookup Lookup   // of those that ask outside the process
 }
 
 func (r *Route) block() block {

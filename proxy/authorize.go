@@ -13,11 +13,20 @@ import (
 // authorize refuses a command that its client may not run, before anything else
 // is done about it.
 func (s *session) authorize(r *request) *refusal {
-	return s.proxy.snapshot.Load().authorize(s.ctx, s.client, s.peer.From, r)
+	for {
+		snap := s.proxy.snapshot.Load()
+		refused := snap.authorize(s.ctx, s.client, s.peer.From, r)
+		if refused != routesClosed || s.proxy.snapshot.Load() == snap {
+			return refused
+		}
+	}
 }
 
 func (snap *snapshot) authorize(ctx context.Context, client string, from netip.Addr, r *request) *refusal {
-	q := snap.question(ctx, client, from, r)
+	q, refused := snap.question(ctx, client, from, r)
+	if refused != nil {
+		return refused
+	}
 	d := snap.rules.Decide(&q)
 	if d.Allowed {
 		return nil
@@ -25,8 +34,9 @@ func (snap *snapshot) authorize(ctx context.Context, client string, from netip.A
 	return &refusal{denied, snap.deniedCode(q), snap.rules.Refusal(&q, d)}
 }
 
-// question is what the rules are asked about a command that was prepared.
-func (snap *snapshot) question(ctx context.Context, client string, from netip.Addr, r *request) access.Request {
+// question is what the rules are asked about a command that was prepared. It is
+// refused if they ask for its shard and nobody can tell.
+func (snap *snapshot) question(ctx context.Context, client string, from netip.Addr, r *request) (access.Request, *refusal) {
 	q := access.Request{
 		Client:  client,
 		From:    from,
@@ -41,11 +51,13 @@ func (snap *snapshot) question(ctx context.Context, client string, from netip.Ad
 		q.Effects.Everyone = true
 	}
 	if snap.rules.AsksShard(client) {
-		if shard, refused := snap.shardOf(ctx, r); refused == nil {
-			q.Shard = shard
+		shard, refused := snap.shardOf(ctx, r)
+		if refused != nil && refused.outcome == noRoute {
+			return q, refused
 		}
+		q.Shard = shard
 	}
-	return q
+	return q, nil
 }
 
 // deniedCode is the status of a command that was denied. Where that is only

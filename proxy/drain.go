@@ -94,6 +94,7 @@ func (p *Proxy) Drain(ctx context.Context, o Drain) error {
 
 	p.log.Info("closing connections to the backends")
 	errs := []error{}
+	p.snapshot.Load().table.Close()
 	for _, pool := range p.snapshot.Load().without(nil) {
 		errs = append(errs, pool.Close(p.cut))
 	}

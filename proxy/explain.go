@@ -19,7 +19,7 @@ type Explainer struct {
 // NewExplainer returns that of a configuration. It fails where New would, short
 // of opening listeners.
 func NewExplainer(cfg *config.Config) (*Explainer, error) {
-	table, rules, _, err := parts(cfg)
+	table, rules, _, err := parts(cfg, nil)
 	if err != nil {
 		return nil, err
 	}
@@ -59,6 +59,9 @@ type Explanation struct {
 	Limits                    config.Limits
 }
 
+// Close ends what routes have open.
+func (e *Explainer) Close() { e.snap.table.Close() }
+
 // HasClient reports whether the configuration has the client.
 func (e *Explainer) HasClient(name string) bool { return e.clients[name] }
 
@@ -67,9 +70,13 @@ func (e *Explainer) Explain(ctx context.Context, q Question) Explanation {
 	cmd := q.Command
 	r, refused := prepare(&cmd, doveadm.MaxMinor)
 	x := Explanation{Command: cmd.Name, Info: r.info, Limits: e.snap.config.Limits}
-	asked := e.snap.question(ctx, q.Client, q.From.Unmap(), &r)
+	asked, unknown := e.snap.question(ctx, q.Client, q.From.Unmap(), &r)
 	x.Effects = asked.Effects
-	if refused == nil {
+	switch {
+	case refused != nil:
+	case unknown != nil:
+		refused = unknown
+	default:
 		var d access.Decision
 		d, x.Findings = e.snap.rules.Explain(&asked)
 		x.Rule = d.Rule

@@ -77,10 +77,11 @@ func (t *task) execute() (keep bool) {
 	for {
 		t.res = result{}
 		keep, err := t.forward(snap)
-		if !errors.Is(err, pool.ErrClosed) {
+		if !errors.Is(err, pool.ErrClosed) && !errors.Is(err, router.ErrClosed) {
 			return keep
 		}
-		// A reload closed the pool between our look at the snapshot and now.
+		// A reload closed the pool, or the routes, between our look at the
+		// snapshot and now.
 		next := s.proxy.snapshot.Load()
 		if next == snap {
 			return t.answer(doveadm.CodeTempFail)
@@ -99,11 +100,18 @@ const (
 	refer                   // to be sent to the server that relay.referral names
 )
 
-// forward routes the command and runs it on a backend. Only pool.ErrClosed is
-// returned as an error, with nothing told to the client yet.
+// forward routes the command and runs it on a backend. Only pool.ErrClosed and
+// router.ErrClosed are returned as errors, with nothing told to the client yet.
 func (t *task) forward(snap *snapshot) (keep bool, err error) {
 	if refused := t.route(snap); refused != nil {
 		t.res.outcome, t.res.reason = refused.outcome, refused.reason
+		if refused == routesClosed {
+			return true, router.ErrClosed
+		}
+		if why := t.session.wasCut(); why != nil && refused.outcome == noRoute {
+			t.res.outcome, t.res.reason = clientGone, why.Error()
+			return false, nil
+		}
 		return t.answer(refused.code), nil
 	}
 	wanted := pool.Shared
@@ -173,35 +181,6 @@ func (t *task) noConnection(err error) (keep bool) {
 	}
 	t.res.outcome, t.res.reason = unavailable, err.Error()
 	return t.answer(doveadm.CodeTempFail)
-}
-
-// route finds the shard of the command.
-func (t *task) route(snap *snapshot) (refused *refusal) {
-	t.res.shard, refused = snap.shardOf(t.session.ctx, &t.request)
-	return refused
-}
-
-// shardOf finds the shard of a command.
-func (s *snapshot) shardOf(ctx context.Context, r *request) (string, *refusal) {
-	user := r.cmd.User
-	if user == "" {
-		// No user, no route; where there is one shard none is needed.
-		if shard, ok := s.only(); ok {
-			return shard, nil
-		}
-		if r.info.Kind == doveadm.GlobalCommand {
-			return "", &refusal{denied, doveadm.CodeUsage, r.cmd.Name + " is not for a mail user, and the user name field names none whose backend it could go to"}
-		}
-		return "", &refusal{noUser, doveadm.CodeNoUser, "no user name given"}
-	}
-	decision, err := s.table.Route(ctx, user)
-	switch {
-	case errors.Is(err, router.ErrNoRoute):
-		return "", &refusal{noUser, doveadm.CodeNoUser, "no route names a shard for the user"}
-	case err != nil:
-		return "", &refusal{noRoute, doveadm.CodeTempFail, err.Error()}
-	}
-	return decision.Shard, nil
 }
 
 // acquire takes a connection to the first backend that has one, and for a

@@ -76,7 +76,7 @@ type Proxy struct {
 	accepting sync.WaitGroup // accept loops
 	serving   sync.WaitGroup // sessions
 	watching  sync.WaitGroup // watch
-	retiring  sync.WaitGroup // pools that a reload left behind
+	retiring  sync.WaitGroup // pools and routes that a reload left behind
 	cut       context.Context
 	cutNow    context.CancelCauseFunc
 }
@@ -214,6 +214,7 @@ func (p *Proxy) Reload(cfg *config.Config) error {
 	for _, l := range closing {
 		p.abandon(l)
 	}
+	p.retiring.Go(old.table.Close)
 	for _, retired := range old.without(snap) {
 		p.retiring.Go(func() { retired.Close(p.cut) })
 	}

@@ -22,6 +22,8 @@ type request struct {
 
 	ttl   int // what is left of proxy-ttl
 	ttlAt int // its place in cmd.Extra
+
+	routed routed
 }
 
 // refusal is an answer that the proxy gives itself.

@@ -108,7 +108,7 @@ func newBackend(p *pool.Pool, c config.Backend) *backend {
 // build makes the snapshot of cfg with the pools of old where the backend is
 // the same.
 func (p *Proxy) build(cfg *config.Config, old *snapshot) (*snapshot, error) {
-	table, rules, stored, err := parts(cfg)
+	table, rules, stored, err := parts(cfg, old.routes())
 	if err != nil {
 		return nil, err
 	}
@@ -166,8 +166,17 @@ func sameBackend(a, b config.Backend) bool {
 	return reflect.DeepEqual(a, b)
 }
 
-// parts makes what can fail of a snapshot. All problems are in the error.
-func parts(cfg *config.Config) (*router.Table, *access.Rules, map[string]auth.Passwords, error) {
+// routes returns the table of a snapshot, nil if there is none.
+func (s *snapshot) routes() *router.Table {
+	if s == nil {
+		return nil
+	}
+	return s.table
+}
+
+// parts makes what can fail of a snapshot, with what routes keep of the table
+// before. All problems are in the error.
+func parts(cfg *config.Config, before *router.Table) (*router.Table, *access.Rules, map[string]auth.Passwords, error) {
 	var errs []error
 	stored := make(map[string]auth.Passwords)
 	for _, c := range cfg.Clients {
@@ -184,7 +193,7 @@ func parts(cfg *config.Config) (*router.Table, *access.Rules, map[string]auth.Pa
 	for _, shard := range cfg.Shards {
 		shards = append(shards, shard.Name)
 	}
-	table, err := router.New(cfg.Routes, shards)
+	table, err := before.Next(cfg.Routes, shards)
 	if err != nil {
 		errs = append(errs, err)
 	}
@@ -192,7 +201,13 @@ func parts(cfg *config.Config) (*router.Table, *access.Rules, map[string]auth.Pa
 	if err != nil {
 		errs = append(errs, err)
 	}
-	return table, rules, stored, errors.Join(errs...)
+	if err := errors.Join(errs...); err != nil {
+		if table != nil {
+			table.Close()
+		}
+		return nil, nil, nil, err
+	}
+	return table, rules, stored, nil
 }
 
 // backends returns the backends of a snapshot by name.
@@ -227,8 +242,9 @@ func (s *snapshot) logAges(log hclog.Logger) {
 	}
 }
 
-// discard closes the pools of a snapshot that was not put to work.
+// discard closes what a snapshot has that was not put to work.
 func (s *snapshot) discard(old *snapshot) {
+	s.table.Close()
 	for _, p := range s.without(old) {
 		p.Close(cancelled)
 	}
@@ -245,6 +261,10 @@ func (s *snapshot) only() (string, bool) {
 // Validate reports everything for which New or Reload would refuse cfg, short
 // of opening its listeners.
 func Validate(cfg *config.Config) error {
-	_, _, _, err := parts(cfg)
-	return err
+	table, _, _, err := parts(cfg, nil)
+	if err != nil {
+		return err
+	}
+	table.Close()
+	return nil
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync/atomic"
 
 	"github.com/doveadm-proxy/doveadm-proxy/config"
 )
@@ -15,7 +16,12 @@ import (
 var ErrNoRoute = errors.New("no route names a shard for the user")
 
 // Table maps users to shards. It is safe for concurrent use.
-type Table struct{ routes []route }
+type Table struct {
+	routes  []route
+	remotes []*lookups // of those that ask elsewhere
+	changes atomic.Uint64
+	closed  atomic.Bool
+}
 
 // Decision is a shard together with who decided so and why.
 type Decision struct {
@@ -42,7 +48,14 @@ type route interface {
 // reads the map files. Everything that is wrong is reported at once, joined;
 // what is wrong in a map file names the file and the line.
 func New(routes []config.Route, shards []string) (*Table, error) {
-	t := new(Table)
+	return (*Table)(nil).Next(routes, shards)
+}
+
+// Next builds the table that takes the place of t, which stays as it is until
+// its own Close. Routes that ask elsewhere and did not change keep their
+// connections, their caches and their breakers.
+func (t *Table) Next(routes []config.Route, shards []string) (*Table, error) {
+	next := new(Table)
 	var errs []error
 	matches := 0
 	for i, r := range routes {
@@ -64,25 +77,36 @@ func New(routes []config.Route, shards []string) (*Table, error) {
 					"(%d of the routes) is never asked: move it to the end", after))
 			}
 		default:
-			problems = []error{errors.New("unknown kind of route: use match, file or ring")}
+			name = remoteName(r, routes[:i])
+			var source Source
+			if source, problems = newSource(r); source != nil {
+				asking := newRemote(name, r, shards, source, t)
+				next.remotes = append(next.remotes, asking.lookups)
+				built = asking
+			} else if len(problems) == 0 {
+				problems = []error{errors.New("unknown kind of route: use " + kinds)}
+			}
 		}
 		if len(problems) == 0 {
-			t.routes = append(t.routes, built)
+			next.routes = append(next.routes, built)
 		}
 		for _, problem := range problems {
 			errs = append(errs, fmt.Errorf("route %s: %w", name, problem))
 		}
 	}
 	if err := errors.Join(errs...); err != nil {
-		t.Close()
+		next.Close()
 		return nil, err
 	}
-	return t, nil
+	return next, nil
 }
 
-// Close ends what routes keep open or run, and waits for it. Route must not be
-// called any more.
+// Close ends what routes keep open or run, and waits for it. Route returns
+// ErrClosed from then on, if it is not waiting for an answer already.
 func (t *Table) Close() {
+	if t.closed.Swap(true) {
+		return
+	}
 	for _, r := range t.routes {
 		r.close()
 	}
@@ -90,9 +114,12 @@ func (t *Table) Close() {
 
 // Route returns the decision for user, ErrNoRoute if no route names a shard, or
 // another error if a route could not find out its answer, also because ctx is
-// over. Unless a route has to ask elsewhere it does not allocate, but for a user
+// over; ErrClosed is to be asked again of the table that followed. Unless a route has to ask elsewhere it does not allocate, but for a user
 // that has to be put in lower case or has no route.
 func (t *Table) Route(ctx context.Context, user string) (Decision, error) {
+	if t.closed.Load() {
+		return Decision{}, ErrClosed
+	}
 	normal := NormalForm(user)
 	if normal != "" {
 		for _, r := range t.routes {

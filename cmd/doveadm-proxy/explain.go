@@ -49,6 +49,7 @@ COMMAND is one word or several ("mailbox list"); an empty USER is "".`,
 			if err != nil {
 				return &exitError{exitNo, err}
 			}
+			defer explainer.Close()
 			if !explainer.HasClient(client) {
 				return &exitError{exitNo, fmt.Errorf("explain: the configuration has no client %q", client)}
 			}

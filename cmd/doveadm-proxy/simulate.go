@@ -38,6 +38,7 @@ func simulate(stdout io.Writer, cfg *config.Config, path string) error {
 	if err != nil {
 		return &exitError{exitNo, err}
 	}
+	defer explainer.Close()
 	wrong := 0
 	for _, e := range table {
 		if problem := e.compare(explainer); problem != "" {

@@ -1,0 +1,13 @@
+// Package lookup has the words that routes and the sources they ask share.
+package lookup
+
+import "time"
+
+// Place is where a source says that a user is.
+type Place struct {
+	// Shard is the name of a shard. Whether there is one of this name is not
+	// for the source to know.
+	Shard string
+	// TTL bounds how long the answer may be kept; 0: the source does not say.
+	TTL time.Duration
+}

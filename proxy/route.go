@@ -1,0 +1,77 @@
+package proxy
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/doveadm-proxy/doveadm-proxy/doveadm"
+	"github.com/doveadm-proxy/doveadm-proxy/router"
+)
+
+// routed is where a command belongs, as its authorization found out. To ask
+// again for the command itself would cost a second lookup, and might give
+// another answer.
+type routed struct {
+	table   *router.Table // nil: nobody has asked yet
+	changes uint64        // of the table
+	at      time.Time
+	shard   string
+	refused *refusal
+}
+
+// routedTime is how long a command is routed as it was authorized. What comes
+// in between can take longer: input, waiting for the commands before it.
+const routedTime = time.Second
+
+// routesClosed is a command whose snapshot was replaced, to be asked again with
+// the new one.
+var routesClosed = &refusal{noRoute, doveadm.CodeTempFail, router.ErrClosed.Error()}
+
+// route finds the shard of the command. If it is another one than the one that
+// its authorization looked at, the rules are asked again.
+func (t *task) route(snap *snapshot) (refused *refusal) {
+	was := t.request.routed
+	t.res.shard, refused = snap.shardOf(t.session.ctx, &t.request)
+	if refused == nil && was.table != nil && was.shard != t.res.shard {
+		return snap.authorize(t.session.ctx, t.session.client, t.session.peer.From, &t.request)
+	}
+	return refused
+}
+
+// shardOf finds the shard of a command.
+func (s *snapshot) shardOf(ctx context.Context, r *request) (string, *refusal) {
+	changes := s.table.Changes()
+	if r.routed.table == s.table && r.routed.changes == changes && time.Since(r.routed.at) < routedTime {
+		return r.routed.shard, r.routed.refused
+	}
+	shard, refused := s.askShard(ctx, r)
+	if refused == nil || refused.outcome != noRoute {
+		r.routed = routed{s.table, changes, time.Now(), shard, refused}
+	}
+	return shard, refused
+}
+
+func (s *snapshot) askShard(ctx context.Context, r *request) (string, *refusal) {
+	user := r.cmd.User
+	if user == "" {
+		// No user, no route; where there is one shard none is needed.
+		if shard, ok := s.only(); ok {
+			return shard, nil
+		}
+		if r.info.Kind == doveadm.GlobalCommand {
+			return "", &refusal{denied, doveadm.CodeUsage, r.cmd.Name + " is not for a mail user, and the user name field names none whose backend it could go to"}
+		}
+		return "", &refusal{noUser, doveadm.CodeNoUser, "no user name given"}
+	}
+	decision, err := s.table.Route(ctx, user)
+	switch {
+	case errors.Is(err, router.ErrClosed):
+		return "", routesClosed
+	case errors.Is(err, router.ErrNoRoute):
+		return "", &refusal{noUser, doveadm.CodeNoUser, "no route names a shard for the user"}
+	case err != nil:
+		return "", &refusal{noRoute, doveadm.CodeTempFail, err.Error()}
+	}
+	return decision.Shard, nil
+}
