@@ -9,6 +9,7 @@ const (
 	denied          outcome = "denied"      // not allowed or not supported
 	noUser          outcome = "no-user"     // no shard has the user
 	noRoute         outcome = "route-error" // the route could not be found out
+	onHold          outcome = "hold"        // the user is being moved, and it took too long
 	loops           outcome = "loop"        // proxy-ttl is used up
 	unavailable     outcome = "unavailable" // no connection to a backend: nothing was sent
 	unanswered      outcome = "unanswered"  // closed by the backend before the first byte of a reply

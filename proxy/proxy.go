@@ -20,6 +20,7 @@ import (
 	"github.com/doveadm-proxy/doveadm-proxy/config"
 	"github.com/doveadm-proxy/doveadm-proxy/internal/audit"
 	"github.com/doveadm-proxy/doveadm-proxy/internal/auth"
+	"github.com/doveadm-proxy/doveadm-proxy/internal/moves"
 	"github.com/doveadm-proxy/doveadm-proxy/internal/penalty"
 )
 
@@ -56,6 +57,7 @@ type Proxy struct {
 	loginStat loginCounts
 
 	resources resources
+	moves     *moves.Node // nil: users cannot be moved
 
 	snapshot atomic.Pointer[snapshot]
 	nextID   atomic.Uint64 // of sessions
@@ -98,13 +100,18 @@ func New(cfg *config.Config, o Options) (*Proxy, error) {
 	if p.wishes, warning = loadWishes(cfg.Admin.StateFile); warning != nil {
 		p.log.Error("what operators want of backends is not known: all of them are active", "error", warning)
 	}
+	if err := p.openMoves(cfg.Moves); err != nil {
+		return nil, err
+	}
 	snap, err := p.build(cfg, nil)
 	if err != nil {
+		p.closeMoves()
 		return nil, err
 	}
 	sink, err := audit.Open(cfg.Audit)
 	if err != nil {
 		snap.discard(nil)
+		p.closeMoves()
 		return nil, err
 	}
 	settings := p.listenerSettings(cfg)
@@ -113,6 +120,7 @@ func New(cfg *config.Config, o Options) (*Proxy, error) {
 	if err != nil {
 		snap.discard(nil)
 		sink.Close()
+		p.closeMoves()
 		return nil, err
 	}
 	p.penalties = penalty.New()
@@ -210,6 +218,7 @@ func (p *Proxy) Reload(cfg *config.Config) error {
 
 	p.penalties.Configure(penaltyOptions(cfg.LoginDefence))
 	p.audit.Use(sink)
+	p.configureMoves(cfg.Moves)
 	snap.logAges(p.log)
 	for _, l := range closing {
 		p.abandon(l)

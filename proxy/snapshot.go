@@ -123,6 +123,9 @@ func (p *Proxy) build(cfg *config.Config, old *snapshot) (*snapshot, error) {
 		shards:  make(map[string]*shard),
 		pools:   make(map[string]*pool.Pool),
 	}
+	if p.moves != nil {
+		table.Except(p.moves.Gate, shardNames(cfg))
+	}
 	for _, c := range cfg.Clients {
 		var was client
 		if old != nil {
@@ -189,11 +192,7 @@ func parts(cfg *config.Config, before *router.Table) (*router.Table, *access.Rul
 		}
 		stored[c.Name] = hashes
 	}
-	var shards []string
-	for _, shard := range cfg.Shards {
-		shards = append(shards, shard.Name)
-	}
-	table, err := before.Next(cfg.Routes, shards)
+	table, err := before.Next(cfg.Routes, shardNames(cfg))
 	if err != nil {
 		errs = append(errs, err)
 	}
@@ -208,6 +207,14 @@ func parts(cfg *config.Config, before *router.Table) (*router.Table, *access.Rul
 		return nil, nil, nil, err
 	}
 	return table, rules, stored, nil
+}
+
+func shardNames(cfg *config.Config) []string {
+	var names []string
+	for _, shard := range cfg.Shards {
+		names = append(names, shard.Name)
+	}
+	return names
 }
 
 // backends returns the backends of a snapshot by name.

@@ -185,8 +185,8 @@ func (g *Gate) Fresh() error {
 	return ErrStale
 }
 
-// Exception returns the one of a user in normal form.
-func (g *Gate) Exception(user string) (Exception, bool) {
+// Find returns the exception of a user in normal form.
+func (g *Gate) Find(user string) (Exception, bool) {
 	s := g.stripe(user)
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -285,3 +285,9 @@ func (g *Gate) isQuiet(user, move string) bool {
 
 // fresh says until when the state is known.
 func (g *Gate) fresh(until time.Time) { g.freshUntil.Store(&until) }
+
+// Exception is Find for routes.
+func (g *Gate) Exception(user string) (shard string, since time.Time, ok bool) {
+	e, ok := g.Find(user)
+	return e.Shard, e.Since, ok
+}

@@ -32,6 +32,10 @@ const (
 type Move struct {
 	User, From, To string
 
+	// Exception is the shard of the exception with which From was found out;
+	// empty: there was none. With another one the move is not made.
+	Exception string
+
 	// Forget: the exception goes. To is the shard that the routes say.
 	Forget bool
 
@@ -165,6 +169,19 @@ func (a *attempt) run(ctx context.Context, cancel context.CancelCauseFunc) (r Re
 
 func (a *attempt) phases(ctx context.Context, phase string, r *Result) error {
 	n := a.node
+	var now row
+	err := n.brief(ctx, func(ctx context.Context) (err error) {
+		now, err = n.store.user(ctx, a.User)
+		return err
+	})
+	switch {
+	case err != nil:
+		return err
+	case now.move.id != a.id:
+		return ErrEnded
+	case now.shard != a.Exception:
+		return errors.New("the user was moved by another proxy a moment ago: look at \"user show\", and try again")
+	}
 	if phase == phaseCopy {
 		a.report(StepCopy, "")
 		if err := a.Copy(ctx); err != nil {
@@ -217,7 +234,7 @@ func (a *attempt) phases(ctx context.Context, phase string, r *Result) error {
 	if held.Err() != nil {
 		return a.explain(ctx, held.Err(), bound)
 	}
-	err := n.store.commit(held, a.User, a.id, a.From, to)
+	err = n.store.commit(held, a.User, a.id, a.From, to)
 	var unsure *commitError
 	if errors.As(err, &unsure) {
 		err = a.findOut(ctx, unsure)

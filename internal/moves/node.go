@@ -154,6 +154,13 @@ func (n *Node) Configure(c config.Moves) {
 	n.Gate.holdTimeout.Store(int64(c.HoldTimeout))
 }
 
+// Serves reports whether the node is one as c says, but for what Configure takes
+// over.
+func (n *Node) Serves(c config.Moves) bool {
+	was := n.config
+	return was.Driver == c.Driver && was.Path == c.Path && was.DSN.Equal(c.DSN) && was.Name == c.Name && was.Lease == c.Lease
+}
+
 // StopMoves has the moves that this member makes rolled back, and makes no
 // others. It returns when that is done.
 func (n *Node) StopMoves() {

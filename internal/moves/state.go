@@ -2,7 +2,13 @@ package moves
 
 import (
 	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
 	"time"
+
+	"github.com/doveadm-proxy/doveadm-proxy/config"
 )
 
 // State is what is known of a user.
@@ -71,4 +77,31 @@ func (n *Node) Stat() Stat {
 		t.mu.Unlock()
 	}
 	return s
+}
+
+// Read returns the exceptions that stand in a database now. It is nil if there
+// is no database yet. Nothing is written.
+func Read(ctx context.Context, c config.Moves) (*Gate, error) {
+	if c.Driver == config.MovesSQLite {
+		if _, err := os.Stat(c.Path); errors.Is(err, fs.ErrNotExist) {
+			return nil, nil
+		}
+	}
+	db, d, _, err := open(c)
+	if err != nil {
+		return nil, err
+	}
+	defer db.Close()
+	s := &store{db: db, d: d}
+	ctx, cancel := context.WithTimeout(ctx, statementTimeout)
+	defer cancel()
+	rows, err := s.after(ctx, -1)
+	if err != nil {
+		return nil, fmt.Errorf("the database of moved users cannot be read: %w", err)
+	}
+	g := newGate()
+	for _, r := range rows {
+		g.apply(r)
+	}
+	return g, nil
 }
