@@ -8,6 +8,8 @@ BENCH    ?=
 COMPAT   ?=
 CHAOS    ?=
 CROWD    ?= 20000
+AGAINST  ?= HEAD^
+LDFLAGS  ?=
 PREFIX   ?= /usr/local
 DESTDIR  ?=
 
@@ -21,10 +23,10 @@ BINARY = bin/doveadm-proxy
 TOOL = go tool -modfile=tools/go.mod
 
 .NOTPARALLEL:
-.PHONY: help demo test deps deps-2.3 lint format fuzz bench chaos compat crowd build install clean
+.PHONY: help demo test deps deps-2.3 lint format fuzz bench bench-long bench-diff chaos compat crowd build install packages clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: deps-2.3 build ## three real Dovecots behind the proxy, shown command by command; KEEP=1 leaves them running
 	go build -buildvcs=false -o bin/demo ./internal/demo
@@ -33,7 +35,9 @@ demo: deps-2.3 build ## three real Dovecots behind the proxy, shown command by c
 # Packages wait more than they compute: four at a time keep two processors busy.
 test: deps lint ## everything: checks, fuzz targets for a few seconds each, all tests with the race detector
 	scripts/fuzz 2s
-	go run ./scripts/gotest -race -shuffle=on -vet=off -p=4 -timeout=20m ./...
+	go build -buildvcs=false -o bin/gotest ./scripts/gotest
+	bin/gotest -race -shuffle=on -vet=off -p=4 -timeout=20m ./...
+	cd bench && ../bin/gotest -race -vet=off ./...
 
 # Without the folder of Dovecot 2.4, which takes minutes to make.
 deps-2.3:
@@ -47,6 +51,7 @@ lint: ## format, go vet and staticcheck, without changing anything
 		printf 'not formatted, run "make format":\n%s\n' "$$files" >&2; exit 1; fi
 	go vet ./...
 	$(TOOL) staticcheck ./...
+	cd bench && go vet ./... && go tool -modfile=../tools/go.mod staticcheck ./...
 
 format: ## format all Go files
 	$(TOOL) gofumpt -w .
@@ -54,9 +59,18 @@ format: ## format all Go files
 fuzz: ## each fuzz target for FUZZTIME (1m)
 	scripts/fuzz $(FUZZTIME)
 
-bench: deps-2.3 build ## commands a second, direct and through the proxy, on real Dovecot (BENCH are its options), and the cost of rights
-	go run ./internal/bench -proxy $(BINARY) $(BENCH)
+bench: deps build ## the proxy beside direct connections, HAProxy, nginx and Dovecot's own proxy, in two minutes (BENCH are its options)
+	cd bench && go build -buildvcs=false -o ../bin/bench .
+	bin/bench -proxy $(BINARY) $(BENCH)
+
+bench-long: deps build ## the same in full, into the documents; and the cost of rights
+	cd bench && go build -buildvcs=false -o ../bin/bench .
+	bin/bench -proxy $(BINARY) -long -update docs/performance.md,README.md $(BENCH)
 	go test -run '^$$' -bench Decide ./internal/access
+
+# The parent is measured from a copy of its files, in turns with this one.
+bench-diff: ## micro-benchmarks of the hot path, compared with those of the commit before (AGAINST names another)
+	@scripts/benchdiff $(AGAINST)
 
 # The test and the proxy open CROWD files each: see ulimit -n.
 crowd: ## memory of CROWD (20000) idle sessions, what 200,000 silent connections leave, a bulk client beside an interactive one
@@ -73,7 +87,7 @@ chaos: deps build ## ten minutes of faults of every kind under load, and a ledge
 # The version is stamped from git here, so Go's own stamp (which fails where git
 # mistrusts the owner of the checkout) is off.
 build: ## build bin/doveadm-proxy
-	CGO_ENABLED=0 go build -trimpath -buildvcs=false -ldflags '-X main.version=$(VERSION)' -o $(BINARY) ./cmd/doveadm-proxy
+	CGO_ENABLED=0 go build -trimpath -buildvcs=false -ldflags '$(LDFLAGS) -X main.version=$(VERSION)' -o $(BINARY) ./cmd/doveadm-proxy
 
 install: build ## install below PREFIX (/usr/local), into the tree DESTDIR
 	install -d '$(DESTDIR)$(BINDIR)' '$(DESTDIR)$(UNITDIR)' '$(DESTDIR)$(DOCDIR)/examples'
@@ -89,6 +103,13 @@ install: build ## install below PREFIX (/usr/local), into the tree DESTDIR
 	$(BINARY) completion zsh > '$(DESTDIR)$(DATADIR)/zsh/site-functions/_doveadm-proxy'
 	$(BINARY) completion fish > '$(DESTDIR)$(DATADIR)/fish/vendor_completions.d/doveadm-proxy.fish'
 	cp -R examples/. '$(DESTDIR)$(DOCDIR)/examples'
+	cp README.md docs/* '$(DESTDIR)$(DOCDIR)'
+
+# Stripped, and with the time of the commit: the same commit gives the same bytes.
+packages: ## the Debian package and the RPM, in bin/packages
+	rm -rf bin/root
+	SOURCE_DATE_EPOCH=$$(git log -1 --format=%ct) $(MAKE) --no-print-directory install PREFIX=/usr DESTDIR=bin/root LDFLAGS='-s -w' BINARY=bin/stripped/doveadm-proxy
+	VERSION='$(VERSION)' scripts/package
 
 clean: ## remove what was built
 	rm -rf bin

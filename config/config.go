@@ -21,6 +21,7 @@ type Config struct {
 	Listeners []Listener // in the order they are written
 	Clients   []Client
 	Shards    []Shard
+	Router    Router
 	Routes    []Route // in the order they are asked
 	Limits    Limits
 	Referrals Referrals
@@ -80,6 +81,7 @@ type loader struct {
 	unsure  bool // a whole block may be there, unread
 
 	log       Log
+	router    Router
 	limits    Limits
 	referrals Referrals
 	admin     Admin
@@ -101,6 +103,7 @@ type loader struct {
 func newLoader(sources []*source) *loader {
 	l := &loader{sources: sources}
 	l.log.block().reset()
+	l.router.block().reset()
 	l.limits.block().reset()
 	l.referrals.block().reset()
 	l.defence.block().reset()
@@ -119,6 +122,7 @@ func (l *loader) root() block {
 			new(Client).block().by(l.client),
 			l.defaults.value.defaultsBlock().by(l.backendDefaults),
 			new(Shard).block().by(l.shard),
+			l.router.block().by(l.routerBlock),
 			new(Route).block().by(l.route),
 			l.limits.block(),
 			l.defence.block(),
@@ -127,9 +131,6 @@ func (l *loader) root() block {
 			l.admin.block().by(l.adminBlock),
 			new(Audit).block().by(l.auditLog),
 			new(Moves).block().by(l.movesBlock),
-		},
-		later: []later{
-			{"router", "Remove the block. User names are compared with A to Z as a to z, which is Dovecot's default too (%Lu)."},
 		},
 	}
 }
@@ -153,6 +154,7 @@ func (l *loader) config() *Config {
 		Listeners: values(l.listeners),
 		Clients:   values(l.clients),
 		Shards:    values(l.shards),
+		Router:    l.router,
 		Routes:    values(l.routes),
 		Limits:    l.limits,
 		Referrals: l.referrals,

@@ -21,6 +21,7 @@ func installed(t *testing.T) string {
 		"secrets/mail3":    "mail3-secret\n",
 		"panel.users":      "@example.com\n",
 		"users.map":        "moved@example.com s2\n",
+		"domains":          "example.org example.com\n",
 	} {
 		path := filepath.Join(dir, name)
 		if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {

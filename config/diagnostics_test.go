@@ -47,7 +47,7 @@ Error: Syntax error
   on dir/test.hcl line 7, in shard "s", backend "b":
    7:     password = ***
 
-What stands here cannot be understood. It is not shown, because it may be a secret. Write one attribute a line, and strings in double quotes: password_file = "/path/to/the/file"
+What stands here cannot be understood. It is not shown, because it may be a secret. Write one attribute a line, and strings in double quotes: password_file = "/path/to/the/file". In a string, %%{ stands for %{.
 
 Error: Wrong value of max_open
 

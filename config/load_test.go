@@ -71,7 +71,7 @@ func TestLoadDefaults(t *testing.T) {
 			TLS: BackendTLS{Mode: TLSOff},
 			Pool: Pool{
 				MaxOpen: 8, MaxIdle: 8, MinIdle: 0, IdleTimeout: 30 * time.Second, MaxLifetime: 5 * time.Minute,
-				MaxCommands: 1000, AcquireTimeout: 10 * time.Second, MaxWaiting: 1000, MaxBulk: 2, MaxTunnels: 4,
+				MaxCommands: 1000, AcquireTimeout: 10 * time.Second, MaxWaiting: 1000, MaxBulk: 2, MaxTunnels: 4, Adaptive: true, MinActive: 1,
 			},
 			Breaker: Breaker{Failures: 5, Open: 10 * time.Second, Probes: 1},
 			Timeouts: Timeouts{
@@ -81,6 +81,7 @@ func TestLoadDefaults(t *testing.T) {
 			},
 			HealthCheck: HealthCheck{Timeout: 5 * time.Second, Fall: 3, Rise: 2},
 		}}}},
+		Router: Router{UsernameFormat: "%Lu"},
 		Routes: []Route{{Kind: "ring", Shards: []string{"s1"}}},
 		Limits: Limits{
 			MaxSessions: 10000, HandshakeTimeout: 5 * time.Second, IdleTimeout: 0, WriteTimeout: time.Minute,
@@ -289,6 +290,8 @@ backend_defaults {
     max_waiting     = 0
     max_bulk        = 2
     max_tunnels     = 0
+    adaptive        = false
+    min_active      = 2
   }
   breaker {
     failures = 2
@@ -325,7 +328,7 @@ route "ring" {
 
 func TestParseFull(t *testing.T) {
 	cfg := mustParse(t, full)
-	pool := Pool{MaxOpen: 20, MaxIdle: 20, MaxBulk: 2}
+	pool := Pool{MaxOpen: 20, MaxIdle: 20, MaxBulk: 2, MinActive: 2}
 	breaker := Breaker{Failures: 2, Open: time.Millisecond, Probes: 1}
 	timeouts := Timeouts{
 		Write:  2 * time.Hour,
@@ -359,6 +362,7 @@ func TestParseFull(t *testing.T) {
 			{Name: "d", Password: NewSecret("{ssha256.hex}00"), Priority: PriorityBulk, MaxSessions: 4, MaxCommands: 2, PipelineDepth: 1},
 		},
 		Shards: []Shard{{"s1", []Backend{b1, b2}, BalanceLeastBusy, 0}, {"s2", []Backend{b3}, BalanceOrder, 30 * time.Second}},
+		Router: Router{UsernameFormat: "%Lu"},
 		Routes: []Route{
 			{Kind: "match", Users: []string{"*@a", "b?c", "ünï"}, Shard: "s2"},
 			{Kind: "file", Path: "/etc/hostname"},

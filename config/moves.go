@@ -52,7 +52,7 @@ moves {
 				doc: "The file of `sqlite`, on a local disk. Beside it there is a directory of the same name with `.members` behind it.",
 			},
 			{
-				name: "dsn", secret: true, field: secretText(&m.DSN, new(string), "text"), example: `env("MOVES_DSN")`,
+				name: "dsn", secret: true, field: secretText(&m.DSN, new(string), "text"), example: `"postgres://proxy:secret@db.example/doveadm_proxy"`,
 				doc: "How to reach `postgres` (`postgres://USER:PASSWORD@HOST/DATABASE`) or `mysql` (`USER:PASSWORD@tcp(HOST:3306)/DATABASE`). It is kept as secret as a password.",
 			},
 			{

@@ -14,6 +14,8 @@ type Pool struct {
 	MaxWaiting     int
 	MaxBulk        int // connections of MaxOpen that clients of priority bulk may have
 	MaxTunnels     int // connections of MaxOpen that carry dsync
+	Adaptive       bool
+	MinActive      int // Adaptive: commands that may run at the same time whatever was measured
 }
 
 func (p *Pool) block() block {
@@ -33,7 +35,15 @@ backend_defaults {
 		attrs: []attr{
 			{
 				name: "max_open", field: count(&p.MaxOpen, 1), def: `8`,
-				doc: "Connections to a backend at the same time: so many commands run on it at once, further ones wait.",
+				doc: "Connections to a backend at the same time: at most so many commands run on it at once, further ones wait.",
+			},
+			{
+				name: "adaptive", field: toggle(&p.Adaptive), def: `true`,
+				doc: "`true`: while commands wait, it is measured with how many of them at the same time the backend answers most, and no more are sent to it at once: too many make all of them slower. `false`: always up to `max_open`.",
+			},
+			{
+				name: "min_active", field: count(&p.MinActive, 1), def: `1`,
+				doc: "With `adaptive`, so many commands may always run at the same time. At most `max_open`.",
 			},
 			{
 				name: "max_idle", field: count(&p.MaxIdle, 0), def: `8`,
@@ -89,6 +99,10 @@ func (p *Pool) settle(at *place) {
 // checkPool reports limits that contradict each other. What a backend inherits
 // as a whole was reported where it stands.
 func (l *loader) checkPool(p Pool, at *place) {
+	if p.MinActive > p.MaxOpen && (at.has("pool.min_active") || at.has("pool.max_open")) {
+		l.errorf(at.of("pool.min_active", "pool.max_open"), "min_active is larger than max_open",
+			"%d commands cannot run at the same time where no more than %d connections may be open. Lower min_active or raise max_open.", p.MinActive, p.MaxOpen)
+	}
 	if !at.has("pool.max_open") && !at.has("pool.max_idle") && !at.has("pool.min_idle") && !at.has("pool.max_bulk") {
 		return
 	}

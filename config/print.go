@@ -37,6 +37,11 @@ func printWith(w io.Writer, c *Config, secret func(cty.Value) cty.Value) error {
 			p.block(body, b.block(), b.Name)
 		}
 	}
+	if body := p.block(top, c.Router.block()); len(c.Router.DomainAliases) > 0 {
+		for _, d := range c.Router.DomainAliases {
+			p.block(body, d.block(), d.Domain)
+		}
+	}
 	for _, r := range c.Routes {
 		for _, kind := range r.block().kinds {
 			if kind.kind == r.Kind {

@@ -69,6 +69,7 @@ func TestTables(t *testing.T) {
 // The examples of the blocks are one configuration when they are put together.
 func TestBlockExamples(t *testing.T) {
 	dir := installed(t)
+	t.Setenv("MOVES_DSN", "postgres://proxy:secret@db.example/doveadm_proxy")
 	var walk func(b block)
 	walk = func(b block) {
 		if b.example != "" {

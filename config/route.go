@@ -21,7 +21,7 @@ func (r *Route) block() block {
 	return block{
 		name: "route", label: "kind", many: true,
 		doc: "Which shard a user belongs to. Routes are asked in the order they are written (in several files: in the order of the files' names); " +
-			"the first that names a shard decides. A user for whom none does is unknown. The letters A to Z count as a to z in user names. With one shard no route is needed: it gets every user.",
+			"the first that names a shard decides. A user for whom none does is unknown. Users are compared in the normal form that the `router` block describes; by default A to Z count as a to z. With one shard no route is needed: it gets every user.",
 		example: `
 route "match" {
   users = ["*@sales.example"]

@@ -154,7 +154,7 @@ func (s *source) parse(root block) hcl.Diagnostics {
 		}
 		if d.Summary != notRead && s.shown.hides(d.Subject) {
 			d.Summary = "Syntax error"
-			d.Detail = `What stands here cannot be understood. It is not shown, because it may be a secret. Write one attribute a line, and strings in double quotes: password_file = "/path/to/the/file"`
+			d.Detail = `What stands here cannot be understood. It is not shown, because it may be a secret. Write one attribute a line, and strings in double quotes: password_file = "/path/to/the/file". In a string, %%{ stands for %{.`
 		}
 	}
 	return diags

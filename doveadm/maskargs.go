@@ -144,3 +144,13 @@ func containsFold(text, word string) bool {
 	}
 	return false
 }
+
+// MaskText returns text with *** for a secret in it, as MaskArgs finds them in
+// an argument of any command: what follows password= and the like, and the
+// user of a URL.
+func MaskText(text string) string {
+	if cut := secretAt(text); cut >= 0 {
+		return text[:cut] + Masked
+	}
+	return text
+}

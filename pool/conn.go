@@ -99,6 +99,7 @@ func (c *Conn) Release(o Outcome) {
 	now := time.Now()
 	why := l.spent(o, now, p.limits.MaxCommands)
 	p.mu.Lock()
+	p.concurrency.commandEnded(now, p.waiting() > 0)
 	p.takeBack(c)
 	if o == Failed && !c.Severed() {
 		p.fail(errLost)

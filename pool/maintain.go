@@ -66,6 +66,10 @@ func (p *Pool) sweep() time.Time {
 		at(now.Add(refillInterval))
 	}
 	at(p.pauseUntil)
+	if p.waiting() > 0 {
+		p.concurrency.look(now)
+		at(p.concurrency.block())
+	}
 	p.sweepAt = next
 	return next
 }

@@ -530,6 +530,7 @@ func (d *driver) check(rt *rapid.T) {
 	if diff := gocmp.Diff(Stat{
 		Open: d.open(), Idle: len(d.idle), InUse: len(d.lent), Dialing: len(d.dials), Waiting: len(d.waiting()),
 		BulkInUse: d.bulkLent(), BulkWaiting: len(d.bulk.waiting),
+		Limit: d.limits.MaxOpen, Best: d.limits.MaxOpen,
 		Acquired: d.granted, TimedOut: d.late, QueueFull: d.full, Dials: d.dialled, Closed: d.closed,
 	}, s, cmpopts.IgnoreFields(Stat{}, "Waits", "WaitTime", "DialTime", "DialErrors", "LastError", "LastErrorAt")); diff != "" {
 		rt.Fatalf("(-want +got):\n%s", diff)

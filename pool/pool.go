@@ -17,12 +17,14 @@
 //     dial starts after the connection whose place it takes has been closed
 //     here. One more belongs to the health checks. The backend may notice that end later than the new beginning, and
 //     a command that was abandoned keeps its process until it is done.
+//   - No more connections are lent at the same time than the backend answers
+//     best with, as far as that has been measured.
 //   - A connection has one owner: the pool, or the one Conn that Acquire
 //     returned, until its Release.
 //   - Clients take turns, and the commands of one client are served in the
 //     order in which they came. Interactive clients come before bulk clients,
-//     which leave them connections. Nobody waits while there is a connection
-//     that he may have, or room for one and a backend that greets.
+//     which leave them connections. Nobody waits while one more may be lent and there is a
+//     connection that he may have, or room for one and a backend that greets.
 //   - A command asks the breaker once, before anything else, and what became
 //     of it is told once. Those who wait when it opens fail at once. A dial
 //     speaks for the command that waits for it, and for itself if that left.
@@ -96,11 +98,12 @@ type Pool struct {
 	all         map[*link]struct{}
 	idle        []*link // the most recently used is the last
 	dialing     int
-	closing     int       // forgotten, but perhaps not closed yet
-	garbage     []*link   // those of closing that unlock is to close
-	interactive turns     // clients that wait
-	bulk        turns     // bulk clients that wait
-	bulkInUse   int       // connections that bulk clients have
+	closing     int     // forgotten, but perhaps not closed yet
+	garbage     []*link // those of closing that unlock is to close
+	interactive turns   // clients that wait
+	bulk        turns   // bulk clients that wait
+	bulkInUse   int     // connections that bulk clients have
+	concurrency *concurrency
 	passed      int       // connections lent since a bulk client could have had one
 	epoch       uint64    // connections of an older epoch are not used again
 	full        bool      // the last dial found no process free at the backend
@@ -137,6 +140,11 @@ func New(b config.Backend, dial DialFunc, log hclog.Logger) *Pool {
 		all:     make(map[*link]struct{}),
 		stat:    Stat{Closed: make(map[CloseReason]uint64)},
 	}
+	least := b.Pool.MinActive
+	if !b.Pool.Adaptive {
+		least = b.Pool.MaxOpen
+	}
+	p.concurrency = newConcurrency(least, b.Pool.MaxOpen)
 	p.ctx, p.cancel = context.WithCancel(context.Background())
 	p.wg.Go(p.maintain)
 	if b.HealthCheck.Interval > 0 {
@@ -190,7 +198,7 @@ func (p *Pool) provide(ctx context.Context, c *Conn, use Use, client Client) err
 			p.forget(c.link, why)
 			c.link = nil
 		}
-		if !client.Bulk || p.bulkPlaces() > 0 {
+		if p.mayLend() && (!client.Bulk || p.bulkPlaces() > 0) {
 			if l := p.takeIdle(use); l != nil {
 				p.lend(c, l)
 			}
@@ -204,6 +212,12 @@ func (p *Pool) provide(ctx context.Context, c *Conn, use Use, client Client) err
 		}
 	}
 }
+
+// inUse is how many connections are lent. The caller holds mu.
+func (p *Pool) inUse() int { return len(p.all) - len(p.idle) }
+
+// mayLend reports whether one command more may run. The caller holds mu.
+func (p *Pool) mayLend() bool { return p.inUse() < p.concurrency.limit() }
 
 // lend gives l to c. The caller holds mu.
 func (p *Pool) lend(c *Conn, l *link) {

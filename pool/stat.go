@@ -30,7 +30,11 @@ type Stat struct {
 	InUse   int
 	Dialing int
 	Waiting int
-	Breaker State
+	// Limit is how many commands may run at the same time now, Best that
+	// outside of comparisons: as many as the backend was found to answer best
+	// with, at most max_open.
+	Limit, Best int
+	Breaker     State
 
 	BulkInUse   int // of InUse: by bulk clients
 	BulkWaiting int // of Waiting
@@ -65,7 +69,8 @@ func (p *Pool) Stat() Stat {
 	s.Acquired = p.acquired.Load()
 	s.Open = len(p.all)
 	s.Idle = len(p.idle)
-	s.InUse = s.Open - s.Idle
+	s.InUse = p.inUse()
+	s.Limit, s.Best = p.concurrency.limit(), p.concurrency.best()
 	s.Dialing = p.dialing
 	s.Waiting = p.waiting()
 	s.BulkInUse = p.bulkInUse

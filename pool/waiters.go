@@ -148,7 +148,13 @@ func (p *Pool) answer(w *waiter, l *link, err error) {
 
 // bulkPlaces is how many connections more bulk clients may have. The caller
 // holds mu.
-func (p *Pool) bulkPlaces() int { return p.limits.MaxBulk - p.bulkInUse }
+func (p *Pool) bulkPlaces() int {
+	places := p.limits.MaxBulk
+	if limit := p.concurrency.limit(); limit < p.limits.MaxOpen {
+		places = max(1, places*limit/p.limits.MaxOpen) // the same part of fewer
+	}
+	return places - p.bulkInUse
+}
 
 // inTurn goes through those who may have a connection now, in their order: the
 // interactive clients, and then the bulk clients as far as there are places for
@@ -212,6 +218,10 @@ func (p *Pool) serve() {
 	}
 	dialing, closing := p.dialing, p.closing
 	for w := range p.inTurn() {
+		if !p.mayLend() {
+			p.sweepBy(p.concurrency.block())
+			return
+		}
 		if l := p.takeIdle(w.use); l != nil {
 			p.answer(w, l, nil)
 			continue
@@ -219,6 +229,8 @@ func (p *Pool) serve() {
 		switch {
 		case dialing > 0:
 			dialing--
+		case p.inUse()+p.dialing >= p.concurrency.limit():
+			return // what is dialled is for those who came before
 		case p.opened() < p.limits.MaxOpen && (!p.paused() || len(p.all) == 0):
 			p.startDial()
 		case closing > 0:

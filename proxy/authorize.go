@@ -7,7 +7,6 @@ import (
 
 	"github.com/doveadm-proxy/doveadm-proxy/doveadm"
 	"github.com/doveadm-proxy/doveadm-proxy/internal/access"
-	"github.com/doveadm-proxy/doveadm-proxy/router"
 )
 
 // authorize refuses a command that its client may not run, before anything else
@@ -42,8 +41,11 @@ func (snap *snapshot) question(ctx context.Context, client string, from netip.Ad
 		From:    from,
 		Command: r.info,
 		Name:    r.cmd.Name,
-		User:    router.NormalForm(r.cmd.User),
+		User:    snap.names.User(r.cmd.User),
 		Effects: r.info.Effects(r.cmd.Args),
+	}
+	if q.Effects.OtherUser != "" {
+		q.Effects.OtherUser = snap.names.User(q.Effects.OtherUser)
 	}
 	if strings.ContainsAny(q.User, "*?") {
 		// No server expands it, but no user name has it either.

@@ -94,6 +94,7 @@ func (p *Proxy) Drain(ctx context.Context, o Drain) error {
 	})
 	p.serving.Wait()
 	busy.Stop()
+	p.endPauses()
 
 	p.closeMoves() // no command runs any more
 	p.log.Info("closing connections to the backends")

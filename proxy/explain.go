@@ -19,11 +19,11 @@ type Explainer struct {
 // NewExplainer returns that of a configuration. It fails where New would, short
 // of opening listeners.
 func NewExplainer(cfg *config.Config) (*Explainer, error) {
-	table, rules, _, err := parts(cfg, nil)
+	p, err := newParts(cfg, nil)
 	if err != nil {
 		return nil, err
 	}
-	e := &Explainer{&snapshot{config: cfg, table: table, rules: rules}, make(map[string]bool)}
+	e := &Explainer{&snapshot{config: cfg, parts: p}, make(map[string]bool)}
 	for _, c := range cfg.Clients {
 		e.clients[c.Name] = true
 	}
@@ -93,7 +93,7 @@ func (e *Explainer) Explain(ctx context.Context, q Question) Explanation {
 		}
 		for _, s := range e.snap.config.Shards {
 			if s.Name == shard {
-				x.Backends = Preference(s, cmd.User)
+				x.Backends = Preference(s, e.snap.names, cmd.User)
 			}
 		}
 	}

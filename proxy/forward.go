@@ -37,7 +37,10 @@ func (t *task) run() (keep bool) {
 	s := t.session
 	s.commands.Add(1)
 	s.proxy.commands.Add(1)
+	s.list(t, start)
+	t.trace = s.proxy.traceOf(t)
 	defer func() {
+		s.unlist(t)
 		s.commands.Add(-1)
 		s.proxy.commands.Add(-1)
 	}()
@@ -48,10 +51,19 @@ func (t *task) run() (keep bool) {
 	t.input.close()
 	if c, ok := s.proxy.snapshot.Load().clients[s.client]; ok {
 		c.budget.charge(t.res.bytes + t.read)
+		c.counts.commands.Add(1)
+		c.counts.bytes.Add(uint64(t.res.bytes))
+		if t.res.outcome.failed() {
+			c.counts.failed.Add(1)
+		}
 	}
 	took := time.Since(start)
 	t.log(took)
 	t.record(took)
+	t.tell(start, took)
+	if t.trace != nil {
+		t.trace.end(t)
+	}
 	return keep
 }
 
@@ -67,15 +79,18 @@ func (t *task) execute() (keep bool) {
 		t.res = result{outcome: unaudited, reason: err.Error()}
 		return t.answer(doveadm.CodeTempFail)
 	}
-	if err := snap.clients[s.client].budget.begin(s.ctx); err != nil {
+	if err := snap.clients[s.client].budget.begin(waits{t}); err != nil {
 		t.res = result{outcome: overRate, reason: err.Error()}
+		if s.wasCut() != nil || t.wasKilled() != nil {
+			return t.noConnection(err)
+		}
 		return t.answer(doveadm.CodeTempFail)
 	}
 	if t.refused != nil {
 		t.res = result{outcome: t.refused.outcome, reason: t.refused.reason}
 		return t.answer(t.refused.code)
 	}
-	waited, refused := t.enter()
+	waited, refused := t.enter(snap)
 	if refused != nil {
 		t.res = result{outcome: refused.outcome, reason: refused.reason, wait: waited}
 		return t.answer(refused.code)
@@ -119,6 +134,9 @@ func (t *task) forward(snap *snapshot) (keep bool, err error) {
 			t.res.outcome, t.res.reason = clientGone, why.Error()
 			return false, nil
 		}
+		if by := t.wasKilled(); by != nil {
+			t.res.outcome, t.res.reason = ended, by.Error()
+		}
 		return t.answer(refused.code), nil
 	}
 	wanted := pool.Shared
@@ -128,14 +146,18 @@ func (t *task) forward(snap *snapshot) (keep bool, err error) {
 	use := wanted
 	shard := snap.shards[t.res.shard]
 	t.client = snap.clients[t.session.client]
+	backends, refused := t.whenNotPaused(shard)
+	if refused != nil {
+		t.res.outcome, t.res.reason = refused.outcome, refused.reason
+		return t.answer(refused.code), nil
+	}
 	start := time.Now()
-	err = t.client.place(t.session.ctx, shard.members[0].limits.AcquireTimeout)
+	err = t.client.place(waits{t}, shard.members[0].limits.AcquireTimeout)
 	t.res.wait += time.Since(start)
 	if err != nil {
 		return t.noConnection(err), nil
 	}
 	defer t.client.release()
-	backends := shard.inOrder(t.cmd.User)
 	var visited []string // addresses, once referrals begin
 	for {
 		release, conn, from, err := t.acquire(backends, use)
@@ -186,6 +208,10 @@ func (t *task) noConnection(err error) (keep bool) {
 		t.res.outcome, t.res.reason = clientGone, why.Error()
 		return false
 	}
+	if by := t.wasKilled(); by != nil {
+		t.res.outcome, t.res.reason = ended, by.Error()
+		return t.answer(doveadm.CodeTempFail)
+	}
 	t.res.outcome, t.res.reason = unavailable, err.Error()
 	return t.answer(doveadm.CodeTempFail)
 }
@@ -193,7 +219,7 @@ func (t *task) noConnection(err error) (keep bool) {
 // acquire takes a connection to the first backend that has one, and for a
 // tunnel one of the few places for tunnels. The error has those of all.
 func (t *task) acquire(backends []*backend, use pool.Use) (release func(), c *pool.Conn, from *backend, err error) {
-	ctx := t.session.ctx
+	ctx := waits{t}
 	start := time.Now()
 	defer func() { t.res.wait += time.Since(start) }()
 	for _, b := range backends {
@@ -224,10 +250,12 @@ func (t *task) acquire(backends []*backend, use pool.Use) (release func(), c *po
 // exchange sends the command, relays the reply and gives the connection back.
 func (t *task) exchange(rl *relay) verdict {
 	s := t.session
-	if !s.hold(t, rl.conn) {
+	if !s.hold(t, rl.conn, rl.from) {
 		s.drop(t)
 		rl.release(pool.Abandoned)
-		t.res.outcome, t.res.reason = clientGone, s.wasCut().Error()
+		if t.noConnection(nil) {
+			return finished
+		}
 		return over
 	}
 	if err := s.proxy.stale(); err != nil {
@@ -326,7 +354,11 @@ func (t *task) interrupted(rl *relay, err error) verdict {
 	}
 	before := !rl.replied
 	var refused *refusal
+	by := t.wasKilled()
 	switch {
+	case by != nil:
+		rl.release(pool.Abandoned)
+		t.res.outcome, t.res.reason = ended, by.Error()
 	case errors.As(err, &refused):
 		rl.release(pool.Abandoned)
 		t.res.outcome, t.res.reason = refused.outcome, refused.reason
@@ -398,7 +430,7 @@ func (t *task) log(took time.Duration) {
 	switch t.res.outcome {
 	case unavailable, lost, timedOut, noRoute, onHold, loops, referralRefused:
 		level = hclog.Error
-	case unanswered, denied, overRate, unaudited:
+	case unanswered, denied, overRate, unaudited, paused, ended:
 		level = hclog.Warn
 	}
 	log := t.session.log

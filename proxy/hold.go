@@ -7,7 +7,6 @@ import (
 	"github.com/doveadm-proxy/doveadm-proxy/config"
 	"github.com/doveadm-proxy/doveadm-proxy/doveadm"
 	"github.com/doveadm-proxy/doveadm-proxy/internal/moves"
-	"github.com/doveadm-proxy/doveadm-proxy/router"
 )
 
 // openMoves becomes a member of those who share the database of moved users.
@@ -50,8 +49,10 @@ func (p *Proxy) cutCommands(error) {
 	defer p.mu.Unlock()
 	for s := range p.sessions {
 		s.mu.Lock()
-		for _, c := range s.backends {
-			c.Cut()
+		for t := s.latest; t != nil; t = t.live.next {
+			if t.live.conn != nil {
+				t.live.conn.Cut()
+			}
 		}
 		s.mu.Unlock()
 	}
@@ -59,21 +60,21 @@ func (p *Proxy) cutCommands(error) {
 
 // enter lets the command begin when none of its users is on hold. It returns
 // for how long it has waited.
-func (t *task) enter() (waited time.Duration, refused *refusal) {
+func (t *task) enter(snap *snapshot) (waited time.Duration, refused *refusal) {
 	p := t.session.proxy
 	if p.moves == nil || t.cmd.User == "" {
 		return 0, nil
 	}
-	users := [2]string{router.NormalForm(t.cmd.User)}
+	users := [2]string{snap.names.User(t.cmd.User)}
 	n := 1
 	if other := t.request.info.Effects(t.cmd.Args).OtherUser; other != "" {
-		if users[1] = router.NormalForm(other); users[1] != users[0] {
+		if users[1] = snap.names.User(other); users[1] != users[0] {
 			n = 2
 		}
 	}
 	start := time.Now()
 	for _, user := range users[:n] {
-		err := p.moves.Gate.Enter(t.session.ctx, user)
+		err := p.moves.Gate.Enter(waits{t}, user)
 		if err == nil {
 			t.entered[t.within] = user
 			t.within++
@@ -81,10 +82,13 @@ func (t *task) enter() (waited time.Duration, refused *refusal) {
 		}
 		t.depart()
 		waited = time.Since(start)
-		switch {
-		case t.session.wasCut() != nil:
-			return waited, &refusal{clientGone, doveadm.CodeTempFail, t.session.wasCut().Error()}
-		case errors.Is(err, moves.ErrStale):
+		if why := t.session.wasCut(); why != nil {
+			return waited, &refusal{clientGone, doveadm.CodeTempFail, why.Error()}
+		}
+		if by := t.wasKilled(); by != nil {
+			return waited, &refusal{ended, doveadm.CodeTempFail, by.Error()}
+		}
+		if errors.Is(err, moves.ErrStale) {
 			return waited, &refusal{noRoute, doveadm.CodeTempFail, err.Error()}
 		}
 		return waited, &refusal{onHold, doveadm.CodeTempFail, err.Error()}

@@ -18,5 +18,17 @@ const (
 	referralRefused outcome = "referral"    // the backend sends the user elsewhere, where the proxy does not go
 	unaudited       outcome = "unaudited"   // not run, because the audit log cannot be written
 	overRate        outcome = "over-rate"   // more than the rates of the client
+	paused          outcome = "paused"      // held by an operator's pause for as long as that allows
+	ended           outcome = "killed"      // an operator ended it
 	clientGone      outcome = "client-gone" // the client went away, or reads too slowly for the limits
 )
+
+// failed reports whether the client got less than a backend's answer, for a
+// reason that is neither its own nor its user's.
+func (o outcome) failed() bool {
+	switch o {
+	case answered, denied, noUser, overRate, clientGone:
+		return false
+	}
+	return true
+}

@@ -80,6 +80,9 @@ func (o *output) endLine() {
 func (o *output) log(level doveadm.LogLevel, text string) {
 	o.endLine()
 	o.buf = o.wire().AppendLog(o.buf, level, logPrefix+text)
+	if tr := o.task.trace; tr != nil {
+		tr.data(o.task, ToClient, doveadm.ChannelLog, []byte(logPrefix+text+"\n"))
+	}
 }
 
 func (o *output) pad(scan *doveadm.ReplyScanner, columns int) {

@@ -59,6 +59,10 @@ type Proxy struct {
 	resources resources
 	moves     *moves.Node // nil: users cannot be moved
 
+	paused pauses
+	tails  atomic.Pointer[[]*Tail]  // replaced, not changed; nil: there are none
+	traces atomic.Pointer[[]*Trace] // likewise
+
 	snapshot atomic.Pointer[snapshot]
 	nextID   atomic.Uint64 // of sessions
 	commands atomic.Int64  // that run

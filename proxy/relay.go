@@ -82,6 +82,12 @@ func (r *relay) send() error {
 		r.noteStuck(err)
 		return err
 	}
+	if t.trace != nil {
+		t.trace.command(t, ToBackend, &cmd)
+		if t.input != nil {
+			t.trace.input(t, ToBackend, t.input.size)
+		}
+	}
 	switch {
 	case t.input == nil:
 	case t.input.inMemory():
@@ -250,6 +256,9 @@ func (r *relay) run() error {
 			return err
 		}
 		r.deadlines.hear()
+		if r.task.trace != nil {
+			r.task.trace.data(r.task, FromBackend, chunk.Channel, chunk.Data)
+		}
 		switch chunk.Channel {
 		case doveadm.ChannelReply:
 			if !r.replied {

@@ -32,9 +32,9 @@ var routesClosed = &refusal{noRoute, doveadm.CodeTempFail, router.ErrClosed.Erro
 // its authorization looked at, the rules are asked again.
 func (t *task) route(snap *snapshot) (refused *refusal) {
 	was := t.request.routed
-	t.res.shard, refused = snap.shardOf(t.session.ctx, &t.request)
+	t.res.shard, refused = snap.shardOf(waits{t}, &t.request)
 	if refused == nil && was.table != nil && was.shard != t.res.shard {
-		return snap.authorize(t.session.ctx, t.session.client, t.session.peer.From, &t.request)
+		return snap.authorize(waits{t}, t.session.client, t.session.peer.From, &t.request)
 	}
 	return refused
 }

@@ -22,7 +22,6 @@ import (
 	"github.com/doveadm-proxy/doveadm-proxy/internal/identity"
 	"github.com/doveadm-proxy/doveadm-proxy/internal/penalty"
 	"github.com/doveadm-proxy/doveadm-proxy/internal/tlsconn"
-	"github.com/doveadm-proxy/doveadm-proxy/pool"
 )
 
 // session is one client connection from accept to close. Its goroutine reads
@@ -71,7 +70,20 @@ type session struct {
 	ending   bool          // no further command is read
 	gone     error         // why it was cut; nil: it was not
 	bounded  bool          // nc has a read deadline from readUntil
-	backends map[*task]*pool.Conn
+	known    known         // who it is, once it has logged in
+	latest   *task         // the newest of those that run; see live
+	total    uint64        // commands so far
+	killedBy *killed       // an operator ends the session; nil: none does
+	cutter   *time.Timer   // cuts it, if it does not end by itself then
+	since    time.Time     // does not change
+}
+
+// known is what others than the session's own goroutine see of its login.
+type known struct {
+	in              bool // logged in
+	client, subject string
+	tls             bool
+	minor           doveadm.Minor
 }
 
 const (
@@ -89,6 +101,7 @@ func newSession(p *Proxy, l *listener, nc net.Conn) *session {
 	id := p.nextID.Add(1)
 	return &session{
 		id:       id,
+		since:    time.Now(),
 		ctx:      ctx,
 		end:      end,
 		proxy:    p,
@@ -122,6 +135,11 @@ func (s *session) forget() {
 	s.socket.Close()
 	s.tasks.Wait()
 	s.end(nil)
+	s.mu.Lock()
+	if s.cutter != nil {
+		s.cutter.Stop()
+	}
+	s.mu.Unlock()
 	s.proxy.left(s)
 }
 
@@ -153,6 +171,7 @@ func (s *session) handshake() error {
 	if err == nil {
 		s.mu.Lock()
 		s.reading = false
+		s.known = known{true, s.client, s.subject, s.nc != s.socket, s.wire.ClientMinor()}
 		s.nc.SetDeadline(time.Time{})
 		s.mu.Unlock()
 		s.log.Debug("logged in", "client", s.client, "minor", uint32(s.wire.ClientMinor()))
@@ -369,6 +388,8 @@ func (s *session) begin(err error) bool {
 		s.linger()
 	case gone != nil:
 		s.log.Debug("session closed", "reason", gone)
+	case s.wasKilled() != nil:
+		s.tellKilled()
 	case ending:
 		s.log.Debug("session closed", "reason", errShutdown)
 		s.linger()
@@ -461,8 +482,10 @@ func (s *session) cut(why error) {
 	}
 	s.end(why)
 	s.socket.Close()
-	for _, c := range s.backends {
-		c.Cut()
+	for t := s.latest; t != nil; t = t.live.next {
+		if t.live.conn != nil {
+			t.live.conn.Cut()
+		}
 	}
 }
 
@@ -471,25 +494,6 @@ func (s *session) wasCut() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.gone
-}
-
-// hold remembers the connection that runs a task, so that cut reaches it. It
-// reports false if the session has been cut.
-func (s *session) hold(t *task, c *pool.Conn) bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.backends == nil {
-		s.backends = make(map[*task]*pool.Conn)
-	}
-	s.backends[t] = c
-	return s.gone == nil
-}
-
-// drop forgets the connection that hold remembered.
-func (s *session) drop(t *task) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	delete(s.backends, t)
 }
 
 // printable makes text from a peer fit for a log.

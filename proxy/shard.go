@@ -17,10 +17,11 @@ type shard struct {
 	slowStart time.Duration
 	members   []*backend // as they are written
 	homes     bool       // each user has a member of his own
+	names     *router.Names
 }
 
-func newShard(c config.Shard) *shard {
-	return &shard{balance: c.Balance, slowStart: c.SlowStart, homes: c.Balance != config.BalanceOrder}
+func newShard(c config.Shard, names *router.Names) *shard {
+	return &shard{balance: c.Balance, slowStart: c.SlowStart, homes: c.Balance != config.BalanceOrder, names: names}
 }
 
 // A member is asked in the order of these, and of standing in each of them.
@@ -49,7 +50,7 @@ func (s *shard) inOrder(user string) []*backend {
 	if len(s.members) == 1 || !s.homes && s.plain() {
 		return s.members
 	}
-	user = router.NormalForm(user)
+	user = s.names.User(user)
 	all := make([]standing, len(s.members))
 	oldest := s.oldest()
 	for i, b := range s.members {
@@ -72,8 +73,8 @@ func (s *shard) inOrder(user string) []*backend {
 
 // Preference returns the backends of a shard in the order in which a command of
 // user asks them for a connection while nothing speaks against any of them.
-func Preference(c config.Shard, user string) []config.Backend {
-	user = router.NormalForm(user)
+func Preference(c config.Shard, names *router.Names, user string) []config.Backend {
+	user = names.User(user)
 	place := func(b config.Backend) (class int, near uint64) {
 		if b.Standby {
 			class = standby

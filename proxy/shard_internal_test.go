@@ -19,6 +19,7 @@ import (
 	"github.com/doveadm-proxy/doveadm-proxy/doveadm"
 	"github.com/doveadm-proxy/doveadm-proxy/doveadm/doveadmtest"
 	"github.com/doveadm-proxy/doveadm-proxy/pool"
+	"github.com/doveadm-proxy/doveadm-proxy/router"
 )
 
 // member is a backend of a shard under test.
@@ -37,7 +38,7 @@ type staff struct {
 // newStaff makes a shard of n members; those of which standby is set are
 // standbys. Health is checked every ten seconds or so.
 func newStaff(tb testing.TB, balance string, slowStart time.Duration, standby ...bool) *staff {
-	s := &staff{shard: newShard(config.Shard{Balance: balance, SlowStart: slowStart})}
+	s := &staff{shard: newShard(config.Shard{Balance: balance, SlowStart: slowStart}, new(router.Names))}
 	srv := doveadmtest.NewPipeServer(tb, doveadmtest.Options{Minor: doveadm.MaxMinor})
 	for i, standby := range standby {
 		m := &member{}
@@ -402,7 +403,7 @@ func TestPreference(t *testing.T) {
 			}
 			for _, user := range append(users(50), "ALICE@Example.com", "") {
 				want := []string{}
-				for _, b := range Preference(c, user) {
+				for _, b := range Preference(c, new(router.Names), user) {
 					want = append(want, b.Name)
 				}
 				if diff := cmp.Diff(want, s.order(user)); diff != "" {

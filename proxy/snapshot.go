@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"reflect"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/hashicorp/go-hclog"
@@ -22,12 +23,11 @@ import (
 // snapshot is one configuration at work. It does not change, but for the
 // servers that referrals lead to.
 type snapshot struct {
-	log      hclog.Logger
-	config   *config.Config
-	table    *router.Table
+	log    hclog.Logger
+	config *config.Config
+	parts
 	known    *identity.Table
 	verifier *auth.Verifier // of clients with a password
-	rules    *access.Rules
 	clients  map[string]client
 	shards   map[string]*shard
 	pools    map[string]*pool.Pool // by name of the backend
@@ -45,11 +45,18 @@ type client struct {
 	places    *semaphore.Weighted
 	passwords *clientPasswords
 	budget    *budget
+	counts    *clientCounts
 }
+
+// clientCounts outlive reloads.
+type clientCounts struct{ commands, failed, bytes atomic.Uint64 }
 
 // newClient makes a client, which was what had its name before.
 func newClient(c config.Client, stored auth.Passwords, was client, log hclog.Logger) client {
-	n := client{Client: c, places: was.places, passwords: newClientPasswords(c, stored, was.passwords, log), budget: newBudget(c.Rates, was.budget)}
+	n := client{Client: c, places: was.places, passwords: newClientPasswords(c, stored, was.passwords, log), budget: newBudget(c.Rates, was.budget), counts: was.counts}
+	if n.counts == nil {
+		n.counts = new(clientCounts)
+	}
 	switch {
 	case was.passwords != nil && was.MaxCommands == c.MaxCommands:
 		// Those who are at it count.
@@ -108,7 +115,7 @@ func newBackend(p *pool.Pool, c config.Backend) *backend {
 // build makes the snapshot of cfg with the pools of old where the backend is
 // the same.
 func (p *Proxy) build(cfg *config.Config, old *snapshot) (*snapshot, error) {
-	table, rules, stored, err := parts(cfg, old.routes())
+	made, err := newParts(cfg, old.routes())
 	if err != nil {
 		return nil, err
 	}
@@ -116,22 +123,21 @@ func (p *Proxy) build(cfg *config.Config, old *snapshot) (*snapshot, error) {
 	s := &snapshot{
 		log:     p.log.Named("pool"),
 		config:  cfg,
-		table:   table,
+		parts:   made,
 		known:   identity.New(cfg.Clients),
-		rules:   rules,
 		clients: make(map[string]client),
 		shards:  make(map[string]*shard),
 		pools:   make(map[string]*pool.Pool),
 	}
 	if p.moves != nil {
-		table.Except(p.moves.Gate, shardNames(cfg))
+		made.table.Except(p.moves.Gate, shardNames(cfg))
 	}
 	for _, c := range cfg.Clients {
 		var was client
 		if old != nil {
 			was = old.clients[c.Name]
 		}
-		s.clients[c.Name] = newClient(c, stored[c.Name], was, p.log)
+		s.clients[c.Name] = newClient(c, made.passwords[c.Name], was, p.log)
 		if !c.Password.Empty() {
 			sources[c.Name] = s.clients[c.Name].passwords.now
 		}
@@ -139,7 +145,7 @@ func (p *Proxy) build(cfg *config.Config, old *snapshot) (*snapshot, error) {
 	s.verifier = auth.NewVerifier(sources, p.logins)
 	before := old.backends()
 	for _, c := range cfg.Shards {
-		shard := newShard(c)
+		shard := newShard(c, made.names)
 		s.shards[c.Name] = shard
 		for _, b := range c.Backends {
 			was, known := before[b.Name]
@@ -177,11 +183,19 @@ func (s *snapshot) routes() *router.Table {
 	return s.table
 }
 
-// parts makes what can fail of a snapshot, with what routes keep of the table
+// parts are what can fail of a snapshot.
+type parts struct {
+	names     *router.Names
+	table     *router.Table
+	rules     *access.Rules
+	passwords map[string]auth.Passwords // of clients
+}
+
+// newParts makes those of a configuration, with what routes keep of the table
 // before. All problems are in the error.
-func parts(cfg *config.Config, before *router.Table) (*router.Table, *access.Rules, map[string]auth.Passwords, error) {
+func newParts(cfg *config.Config, before *router.Table) (parts, error) {
+	p := parts{passwords: make(map[string]auth.Passwords)}
 	var errs []error
-	stored := make(map[string]auth.Passwords)
 	for _, c := range cfg.Clients {
 		if c.Password.Empty() {
 			continue
@@ -190,23 +204,25 @@ func parts(cfg *config.Config, before *router.Table) (*router.Table, *access.Rul
 		if err != nil {
 			errs = append(errs, fmt.Errorf("client %q: %w", c.Name, err))
 		}
-		stored[c.Name] = hashes
+		p.passwords[c.Name] = hashes
 	}
-	table, err := before.Next(cfg.Routes, shardNames(cfg))
-	if err != nil {
+	var err error
+	if p.names, err = router.NewNames(cfg.Router); err != nil {
+		return p, errors.Join(append(errs, err)...)
+	}
+	if p.table, err = before.Next(p.names, cfg.Routes, shardNames(cfg)); err != nil {
 		errs = append(errs, err)
 	}
-	rules, err := access.New(cfg.Clients, cfg.Shards)
-	if err != nil {
+	if p.rules, err = access.New(p.names, cfg.Clients, cfg.Shards); err != nil {
 		errs = append(errs, err)
 	}
 	if err := errors.Join(errs...); err != nil {
-		if table != nil {
-			table.Close()
+		if p.table != nil {
+			p.table.Close()
 		}
-		return nil, nil, nil, err
+		return parts{}, err
 	}
-	return table, rules, stored, nil
+	return p, nil
 }
 
 func shardNames(cfg *config.Config) []string {
@@ -268,10 +284,10 @@ func (s *snapshot) only() (string, bool) {
 // Validate reports everything for which New or Reload would refuse cfg, short
 // of opening its listeners.
 func Validate(cfg *config.Config) error {
-	table, _, _, err := parts(cfg, nil)
+	p, err := newParts(cfg, nil)
 	if err != nil {
 		return err
 	}
-	table.Close()
+	p.table.Close()
 	return nil
 }

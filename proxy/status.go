@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"fmt"
 	"time"
 
 	"github.com/doveadm-proxy/doveadm-proxy/pool"
@@ -32,6 +33,17 @@ func (p *Proxy) Backends() []BackendStatus {
 		}
 	}
 	return all
+}
+
+// Reconnect replaces the connections to a backend: idle ones are closed now, the
+// others when the command that they run has ended.
+func (p *Proxy) Reconnect(name string) error {
+	at, ok := p.snapshot.Load().pools[name]
+	if !ok {
+		return fmt.Errorf("%w: %q", ErrNoBackend, name)
+	}
+	at.Retire()
+	return nil
 }
 
 // Sessions returns how many clients are connected.

@@ -2,7 +2,6 @@ package proxy
 
 import (
 	"github.com/doveadm-proxy/doveadm-proxy/doveadm"
-	"github.com/doveadm-proxy/doveadm-proxy/router"
 )
 
 // task is one command of a session on its way: read from the client, run on a
@@ -21,6 +20,9 @@ type task struct {
 	refused *refusal // the answer is known before a backend is asked
 	out     output
 	res     result
+	live    live
+	trace   *traced // nil: nobody asks for it
+
 	entered [2]string // the users for whom the command has passed the gate of moves
 	within  int       // how many of them there are
 
@@ -70,7 +72,7 @@ func (s *session) runBeside(t *task, depth int) {
 	}
 	p.slots <- struct{}{}
 	p.forgetUsers()
-	user := router.NormalForm(t.cmd.User)
+	user := s.proxy.snapshot.Load().names.User(t.cmd.User)
 	t.executed, t.answered = make(chan struct{}), make(chan struct{})
 	t.after = p.users[user]
 	p.users[user] = t

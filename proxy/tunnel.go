@@ -49,7 +49,9 @@ func (t *task) tunnel(rl *relay) verdict {
 	s.nc.SetReadDeadline(time.Unix(1, 0))
 	up.Wait()
 	watch.Stop()
-	switch {
+	switch by := t.wasKilled(); {
+	case by != nil:
+		t.res.outcome, t.res.reason = ended, by.Error()
 	case tn.expired.Load():
 		t.res.outcome = timedOut
 		t.res.reason = fmt.Sprintf("no byte in either direction for %s (timeouts.tunnel)", tn.idle)

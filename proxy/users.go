@@ -14,7 +14,6 @@ import (
 // Errors of moves that are answers: nothing was begun.
 var (
 	ErrNoMoves = errors.New("there is no moves block in the configuration, so users cannot be moved: add \"moves {}\"")
-	ErrNoShard = errors.New("no shard has this name")
 	// ErrNothingToDo says that what is wanted is so already.
 	ErrNothingToDo = errors.New("nothing to do")
 )
@@ -37,7 +36,7 @@ func (p *Proxy) MoveUser(ctx context.Context, m MoveUser) (moves.Result, error) 
 	if err := checkUser(m.User); err != nil {
 		return moves.Result{}, err
 	}
-	user := router.NormalForm(m.User)
+	user := snap.names.User(m.User)
 	now, had := p.moves.Gate.Find(user)
 	move := moves.Move{User: user, To: m.Shard, Forget: m.Shard == "", Exception: now.Shard, MaxHold: m.MaxHold}
 	if m.Report != nil {
@@ -103,7 +102,7 @@ func (p *Proxy) ShowUser(ctx context.Context, name string) (UserState, error) {
 		return UserState{}, err
 	}
 	snap := p.snapshot.Load()
-	s := UserState{User: router.NormalForm(name)}
+	s := UserState{User: snap.names.User(name)}
 	if p.moves != nil {
 		if s.Err = p.moves.Gate.Fresh(); s.Err == nil {
 			s.Moved, s.MovedErr = p.moves.State(ctx, s.User)

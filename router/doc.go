@@ -3,13 +3,15 @@
 // pure: maps are read when it is built, and the same table gives the same
 // answer for ever.
 //
-//	table, err := router.New(cfg.Routes, []string{"s1", "s2"})
+//	names, err := router.NewNames(cfg.Router)
+//	...
+//	table, err := router.New(names, cfg.Routes, []string{"s1", "s2"})
 //	...
 //	decision, err := table.Route(ctx, "alice@example.com")
 //	// decision.Shard "s2", decision.Route "match #1",
 //	// decision.Reason `"*@example.com" matches the user`
 //
-// Users are compared in the form NormalForm gives them.
+// Users are compared in the normal form that Names gives them.
 //
 // # Match
 //
@@ -43,7 +45,7 @@
 //	shard(u)    = the s with the highest score(u, s);
 //	              of equal scores the s that comes first in byte order
 //
-// where u is the user with its ASCII letters in lower case, and s the name of
+// where u is the user in its normal form, and s the name of
 // a shard as it is written, both in UTF-8. Example: h("alice@example.com") is
 // 0xff8d9819fc0e12bf. testdata/ring.py is the same in Python; it made
 // testdata/ring.golden, which the tests hold the Go code to.

@@ -32,7 +32,7 @@ func (t *Table) Home(ctx context.Context, user string) (Decision, error) {
 	if t.closed.Load() {
 		return Decision{}, ErrClosed
 	}
-	normal := NormalForm(user)
+	normal := t.names.User(user)
 	for _, r := range t.routes {
 		if _, ok := r.(*exceptions); ok || normal == "" {
 			continue

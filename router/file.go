@@ -18,13 +18,13 @@ type file struct {
 	byUser, byDomain, byDefault []Decision
 }
 
-func newFile(name string, r config.Route, shards []string) (*file, []error) {
+func newFile(name string, r config.Route, names *Names, shards []string) (*file, []error) {
 	opened, err := os.Open(r.Path)
 	if err != nil {
 		return nil, []error{fmt.Errorf("cannot read the map: %w", err)}
 	}
 	defer opened.Close()
-	users, errs := readUserMap(opened, shards)
+	users, errs := readUserMap(opened, names, shards)
 	f := &file{label: name, users: users}
 	for _, shard := range shards {
 		f.byUser = append(f.byUser, Decision{shard, name, "the map has a line for the user"})

@@ -1,6 +1,7 @@
 package router
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -17,17 +18,18 @@ type match struct {
 	decisions []Decision // one a pattern
 }
 
-func newMatch(name string, r config.Route, shards []string) (*match, []error) {
+func newMatch(name string, r config.Route, names *Names, shards []string) (*match, []error) {
 	m := &match{label: name}
 	var errs []error
 	if len(r.Users) == 0 {
 		errs = append(errs, errors.New(`no pattern in users: write one like "*@example.com"`))
 	}
 	for _, pattern := range r.Users {
-		if err := checkPattern(pattern); err != nil {
+		normal, err := names.Pattern(pattern)
+		if err := cmp.Or(checkPattern(pattern), err); err != nil {
 			errs = append(errs, err)
 		}
-		m.patterns = append(m.patterns, NormalForm(pattern))
+		m.patterns = append(m.patterns, normal)
 		m.decisions = append(m.decisions, Decision{r.Shard, name, fmt.Sprintf("%q matches the user", pattern)})
 	}
 	if err := checkShard(r.Shard, shards); err != nil {

@@ -95,7 +95,7 @@ func usual() config.Lookup {
 
 // asking returns a table with one route that asks d.
 func asking(t testing.TB, d *directory, c config.Lookup) *Table {
-	table := &Table{routes: []route{newRemote("sql", config.Route{Kind: "sql", Lookup: c}, shards, d, nil)}}
+	table := &Table{names: new(Names), routes: []route{newRemote("sql", config.Route{Kind: "sql", Lookup: c}, shards, d, nil)}}
 	t.Cleanup(table.Close)
 	return table
 }
@@ -292,7 +292,7 @@ func TestRemoteCloses(t *testing.T) {
 		d.takes = time.Second
 		table := asking(t, d, usual())
 		expect(t, table, "bob", "s2")
-		next := &Table{routes: []route{newRemote("sql", config.Route{Kind: "sql", Lookup: usual()}, shards, newDirectory(), table)}}
+		next := &Table{names: new(Names), routes: []route{newRemote("sql", config.Route{Kind: "sql", Lookup: usual()}, shards, newDirectory(), table)}}
 		var waiting sync.WaitGroup
 		waiting.Go(func() { expect(t, table, "alice", "s1") })
 		synctest.Wait()

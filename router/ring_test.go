@@ -14,7 +14,7 @@ import (
 
 func newTestRing(t testing.TB, shards ...string) *Table {
 	t.Helper()
-	table, err := New([]config.Route{{Kind: "ring", Shards: shards}}, shards)
+	table, err := New(new(Names), []config.Route{{Kind: "ring", Shards: shards}}, shards)
 	if err != nil {
 		t.Fatal(err)
 	}

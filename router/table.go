@@ -17,6 +17,7 @@ var ErrNoRoute = errors.New("no route names a shard for the user")
 
 // Table maps users to shards. It is safe for concurrent use.
 type Table struct {
+	names   *Names
 	routes  []route
 	remotes []*lookups // of those that ask elsewhere
 	changes atomic.Uint64
@@ -44,18 +45,19 @@ type route interface {
 	close()
 }
 
-// New builds the table of routes, in their order, over the named shards. It
+// New builds the table of routes, in their order, over the named shards, for
+// users in the normal form of names. It
 // reads the map files. Everything that is wrong is reported at once, joined;
 // what is wrong in a map file names the file and the line.
-func New(routes []config.Route, shards []string) (*Table, error) {
-	return (*Table)(nil).Next(routes, shards)
+func New(names *Names, routes []config.Route, shards []string) (*Table, error) {
+	return (*Table)(nil).Next(names, routes, shards)
 }
 
 // Next builds the table that takes the place of t, which stays as it is until
 // its own Close. Routes that ask elsewhere and did not change keep their
 // connections, their caches and their breakers.
-func (t *Table) Next(routes []config.Route, shards []string) (*Table, error) {
-	next := new(Table)
+func (t *Table) Next(names *Names, routes []config.Route, shards []string) (*Table, error) {
+	next := &Table{names: names}
 	var errs []error
 	matches := 0
 	for i, r := range routes {
@@ -66,10 +68,10 @@ func (t *Table) Next(routes []config.Route, shards []string) (*Table, error) {
 		case "match":
 			matches++
 			name = fmt.Sprintf("match #%d", matches)
-			built, problems = newMatch(name, r, shards)
+			built, problems = newMatch(name, r, names, shards)
 		case "file":
 			name = "file " + r.Path
-			built, problems = newFile(name, r, shards)
+			built, problems = newFile(name, r, names, shards)
 		case "ring":
 			built, problems = newRing(name, r, shards)
 			if after := len(routes) - 1 - i; after > 0 {
@@ -112,15 +114,16 @@ func (t *Table) Close() {
 	}
 }
 
-// Route returns the decision for user, ErrNoRoute if no route names a shard, or
+// Route returns the decision for user as a client writes it, ErrNoRoute if no route names a shard, or
 // another error if a route could not find out its answer, also because ctx is
-// over; ErrClosed is to be asked again of the table that followed. Unless a route has to ask elsewhere it does not allocate, but for a user
-// that has to be put in lower case or has no route.
+// over; ErrClosed is to be asked again of the table that followed. Unless a
+// route has to ask elsewhere it does not allocate, but for a user that has to be
+// put in lower case or has no route.
 func (t *Table) Route(ctx context.Context, user string) (Decision, error) {
 	if t.closed.Load() {
 		return Decision{}, ErrClosed
 	}
-	normal := NormalForm(user)
+	normal := t.names.User(user)
 	if normal != "" {
 		for _, r := range t.routes {
 			d, ok, err := r.decide(ctx, normal)
@@ -146,7 +149,7 @@ type Answer struct {
 // Explain returns the answers of the routes that are asked for user, in their
 // order: all up to the one that decides, or all if none does.
 func (t *Table) Explain(ctx context.Context, user string) []Answer {
-	normal := NormalForm(user)
+	normal := t.names.User(user)
 	if normal == "" {
 		return nil
 	}
@@ -163,31 +166,6 @@ func (t *Table) Explain(ctx context.Context, user string) []Answer {
 		}
 	}
 	return answers
-}
-
-// NormalForm returns user as routes compare it: with the ASCII letters in
-// lower case. This is what %Lu means to Dovecot, whose default
-// auth_username_format it is: its lower-casing looks at bytes in the C locale
-// (t_str_lcase in src/lib/strfuncs.c; it never calls setlocale), so ü and Ü stay two users.
-func NormalForm(user string) string {
-	for i := range len(user) {
-		if lowerASCII(user[i]) == user[i] {
-			continue
-		}
-		lower := []byte(user)
-		for ; i < len(lower); i++ {
-			lower[i] = lowerASCII(lower[i])
-		}
-		return string(lower)
-	}
-	return user
-}
-
-func lowerASCII(c byte) byte {
-	if 'A' <= c && c <= 'Z' {
-		c += 'a' - 'A'
-	}
-	return c
 }
 
 // checkShard reports a shard that is not among those that exist.

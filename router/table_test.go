@@ -26,7 +26,7 @@ func mapFile(t testing.TB, content string) string {
 
 func newTable(t testing.TB, routes ...config.Route) *Table {
 	t.Helper()
-	table, err := New(routes, shards)
+	table, err := New(new(Names), routes, shards)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -118,7 +118,7 @@ func TestExplain(t *testing.T) {
 func TestNewErrors(t *testing.T) {
 	t.Parallel()
 	broken := mapFile(t, "bob s9\neve\n")
-	_, err := New([]config.Route{
+	_, err := New(new(Names), []config.Route{
 		{Kind: "match", Users: []string{"*@a"}, Shard: "s4"},
 		{Kind: "match", Users: nil, Shard: "s1"},
 		{Kind: "match", Users: []string{"", "a\tb", "ok"}, Shard: ""},
@@ -150,12 +150,12 @@ func TestNewErrors(t *testing.T) {
 	if diff := cmp.Diff(want, strings.Split(err.Error(), "\n")); diff != "" {
 		t.Errorf("errors (-want +got):\n%s", diff)
 	}
-	if _, err := New([]config.Route{{Kind: "ring"}}, nil); err == nil || !strings.Contains(err.Error(), "no shards to choose from") {
+	if _, err := New(new(Names), []config.Route{{Kind: "ring"}}, nil); err == nil || !strings.Contains(err.Error(), "no shards to choose from") {
 		t.Errorf("a ring of nothing: %v", err)
 	}
 }
 
-func TestNormalForm(t *testing.T) {
+func TestNamesDefault(t *testing.T) {
 	t.Parallel()
 	for user, want := range map[string]string{
 		"":                  "",
@@ -165,8 +165,8 @@ func TestNormalForm(t *testing.T) {
 		"ÜBER@Exämple":      "Über@exämple", // as Dovecot: ASCII only
 		"\xffA":             "\xffa",
 	} {
-		if got := NormalForm(user); got != want {
-			t.Errorf("NormalForm(%q) = %q; want %q", user, got, want)
+		if got := new(Names).User(user); got != want {
+			t.Errorf("User(%q) = %q; want %q", user, got, want)
 		}
 	}
 }

@@ -39,7 +39,7 @@ type mapEntry struct {
 
 // readUserMap reads the lines of a file route, as the package comment describes
 // them. The errors name each line that is wrong.
-func readUserMap(r io.Reader, shards []string) (*userMap, []error) {
+func readUserMap(r io.Reader, names *Names, shards []string) (*userMap, []error) {
 	index := make(map[string]uint32, len(shards))
 	for i, shard := range shards {
 		index[shard] = uint32(i)
@@ -71,14 +71,16 @@ func readUserMap(r io.Reader, shards []string) (*userMap, []error) {
 			if !ok {
 				errs.add(number, checkShard(string(shard), shards))
 			} else {
-				m.append(user, number, i)
+				if err := m.append(names, user, number, i); err != nil {
+					errs.add(number, err)
+				}
 			}
 		}
 		if err == io.EOF {
 			break
 		}
 	}
-	m.append(nil, 0, 0)
+	m.entries = append(m.entries, mapEntry{start: uint64(len(m.keys))})
 	m.build(shards, &errs)
 	return m, errs.all()
 }
@@ -129,11 +131,14 @@ func mapColumn(line []byte) (column, rest []byte) {
 
 // append adds an entry, with the key in normal form. The map is of no use
 // before build.
-func (m *userMap) append(user []byte, line, shard uint32) {
-	m.entries = append(m.entries, mapEntry{start: uint64(len(m.keys)), line: line, shard: shard})
-	for _, c := range user {
-		m.keys = append(m.keys, lowerASCII(c))
+func (m *userMap) append(names *Names, user []byte, line, shard uint32) error {
+	e := mapEntry{start: uint64(len(m.keys)), line: line, shard: shard}
+	keys, err := names.appendKey(m.keys, user)
+	if err != nil {
+		return err
 	}
+	m.keys, m.entries = keys, append(m.entries, e)
+	return nil
 }
 
 // build makes the hash table and finds duplicates. A user with two lines for

@@ -75,7 +75,7 @@ func TestReadUserMapErrors(t *testing.T) {
 		"* s1",
 		"* s2",
 	}, "\n")
-	_, errs := readUserMap(strings.NewReader(content), shards)
+	_, errs := readUserMap(strings.NewReader(content), new(Names), shards)
 	var got []string
 	for _, err := range errs {
 		got = append(got, err.Error())
@@ -103,7 +103,7 @@ func TestReadUserMapErrors(t *testing.T) {
 // TestManyErrors: a file of another format does not fill the log.
 func TestManyErrors(t *testing.T) {
 	t.Parallel()
-	_, errs := readUserMap(strings.NewReader(strings.Repeat("alice:s1\n", 1000)), shards)
+	_, errs := readUserMap(strings.NewReader(strings.Repeat("alice:s1\n", 1000)), new(Names), shards)
 	if len(errs) != maxMapErrors+1 {
 		t.Fatalf("%d errors", len(errs))
 	}
@@ -116,7 +116,7 @@ func TestReadUserMapFails(t *testing.T) {
 	t.Parallel()
 	cause := errors.New("the disk is on fire")
 	r := io.MultiReader(strings.NewReader("alice s1\nbob s2\n"), iotest.ErrReader(cause))
-	m, errs := readUserMap(r, shards)
+	m, errs := readUserMap(r, new(Names), shards)
 	if m != nil || len(errs) != 1 || !errors.Is(errs[0], cause) {
 		t.Errorf("readUserMap = %v, %v", m, errs)
 	}
@@ -130,7 +130,7 @@ func FuzzReadUserMap(f *testing.F) {
 		f.Add([]byte(seed))
 	}
 	f.Fuzz(func(t *testing.T, content []byte) {
-		m, errs := readUserMap(bytes.NewReader(content), shards)
+		m, errs := readUserMap(bytes.NewReader(content), new(Names), shards)
 		if len(errs) > 0 {
 			return
 		}
@@ -142,7 +142,7 @@ func FuzzReadUserMap(f *testing.F) {
 			if len(columns) == 0 || columns[0][0] == '#' {
 				continue
 			}
-			if e, ok := m.lookup(NormalForm(columns[0])); !ok || shards[e.shard] != columns[1] {
+			if e, ok := m.lookup(new(Names).User(columns[0])); !ok || shards[e.shard] != columns[1] {
 				t.Fatalf("line %q: %v, %+v", line, ok, e)
 			}
 		}
@@ -163,7 +163,7 @@ func BenchmarkReadUserMap(b *testing.B) {
 	var errs []error
 	b.SetBytes(int64(content.Len()))
 	for b.Loop() {
-		if m, errs = readUserMap(bytes.NewReader(content.Bytes()), shards); errs != nil {
+		if m, errs = readUserMap(bytes.NewReader(content.Bytes()), new(Names), shards); errs != nil {
 			b.Fatal(errs)
 		}
 	}

@@ -65,7 +65,11 @@ func route(stdout io.Writer, cfg *config.Config, users []string, asJSON bool) er
 		shards = append(shards, s.Name)
 		byName[s.Name] = s
 	}
-	table, err := router.New(cfg.Routes, shards)
+	names, err := router.NewNames(cfg.Router)
+	if err != nil {
+		return &exitError{exitNo, err}
+	}
+	table, err := router.New(names, cfg.Routes, shards)
 	if err != nil {
 		return &exitError{exitNo, err}
 	}
@@ -77,7 +81,7 @@ func route(stdout io.Writer, cfg *config.Config, users []string, asJSON bool) er
 		r := routed{User: user, Reason: "no route names a shard for the user", Backends: []string{}}
 		if d, err := table.Route(ctx, user); err == nil {
 			r.Shard, r.Route, r.Reason = d.Shard, d.Route, d.Reason
-			for _, b := range proxy.Preference(byName[d.Shard], user) {
+			for _, b := range proxy.Preference(byName[d.Shard], names, user) {
 				r.Backends = append(r.Backends, b.Name+" ("+b.Address+")")
 			}
 		} else {

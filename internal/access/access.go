@@ -37,7 +37,7 @@ type Request struct {
 	From    netip.Addr // invalid: a UNIX socket
 	Command *doveadm.CommandInfo
 	Name    string // of the command; Command does not have it if it is unknown
-	User    string // in router.NormalForm
+	User    string // in the normal form of router.Names
 	Effects doveadm.Effects
 	Shard   string // of the user; empty: none, or not asked for by AsksShard
 }

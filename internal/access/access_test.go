@@ -10,6 +10,7 @@ import (
 
 	"github.com/doveadm-proxy/doveadm-proxy/config"
 	"github.com/doveadm-proxy/doveadm-proxy/doveadm"
+	"github.com/doveadm-proxy/doveadm-proxy/router"
 )
 
 // request is that of a command line: words separated by spaces.
@@ -129,7 +130,7 @@ func TestDecide(t *testing.T) {
 			{"", "a", "no-such", "-deny #1"},
 		}},
 	} {
-		rules, err := New([]config.Client{{Name: "c", Allow: test.allow, Deny: test.deny}}, nil)
+		rules, err := New(new(router.Names), []config.Client{{Name: "c", Allow: test.allow, Deny: test.deny}}, nil)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -175,7 +176,7 @@ func TestShards(t *testing.T) {
 		{config.Rule{}, config.Rule{Backends: []string{"b1"}}, "|s2"},
 		{config.Rule{}, config.Rule{Shards: []string{"s2"}}, "|s1"},
 	} {
-		rules, err := New([]config.Client{{Name: "c", Allow: []config.Rule{test.allow}, Deny: []config.Rule{test.deny}}}, shards)
+		rules, err := New(new(router.Names), []config.Client{{Name: "c", Allow: []config.Rule{test.allow}, Deny: []config.Rule{test.deny}}}, shards)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -197,7 +198,7 @@ func TestShards(t *testing.T) {
 }
 
 func TestUnknownClient(t *testing.T) {
-	rules, err := New(nil, nil)
+	rules, err := New(new(router.Names), nil, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -217,7 +218,7 @@ func TestUsersFileErrors(t *testing.T) {
 		if err := os.WriteFile(path, []byte(content), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		_, err := New([]config.Client{{Name: "c", Allow: []config.Rule{{UsersFile: path}}}}, nil)
+		_, err := New(new(router.Names), []config.Client{{Name: "c", Allow: []config.Rule{{UsersFile: path}}}}, nil)
 		if err == nil || !strings.Contains(err.Error(), path+want) && !strings.Contains(err.Error(), path+": bufio.Scanner: "+want) || !strings.Contains(err.Error(), `client "c": allow #1`) {
 			t.Errorf("%.20q: %v", content, err)
 		}
@@ -226,7 +227,7 @@ func TestUsersFileErrors(t *testing.T) {
 
 // Messages that operators search for.
 func TestRefusal(t *testing.T) {
-	rules, err := New([]config.Client{{Name: "c", Allow: []config.Rule{{Commands: []string{"write"}}, {Users: []string{"@b"}, Commands: []string{"quota get"}}}, Deny: []config.Rule{{Commands: []string{"purge"}}}}}, nil)
+	rules, err := New(new(router.Names), []config.Client{{Name: "c", Allow: []config.Rule{{Commands: []string{"write"}}, {Users: []string{"@b"}, Commands: []string{"quota get"}}}, Deny: []config.Rule{{Commands: []string{"purge"}}}}}, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -242,7 +243,7 @@ func TestRefusal(t *testing.T) {
 			t.Errorf("%s:\n%s, want\n%s", line, got, want)
 		}
 	}
-	rules, _ = New([]config.Client{{Name: "c"}}, nil)
+	rules, _ = New(new(router.Names), []config.Client{{Name: "c"}}, nil)
 	q := request("", "a", "who")
 	if got, want := rules.Refusal(q, rules.Decide(q)), `not allowed: who needs the right admin; client c needs commands = ["who"] in an allow block`; got != want {
 		t.Errorf("%s, want\n%s", got, want)
@@ -280,7 +281,7 @@ func many(tb testing.TB) *Rules {
 	clients[500].Allow = []config.Rule{{Commands: []string{"admin"}}, big}
 	clients[500].Deny = []config.Rule{big}
 	clients[500].Deny[0].Commands = []string{"expunge"}
-	rules, err := New(clients, nil)
+	rules, err := New(new(router.Names), clients, nil)
 	if err != nil {
 		tb.Fatal(err)
 	}

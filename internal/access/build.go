@@ -14,10 +14,10 @@ import (
 	"github.com/doveadm-proxy/doveadm-proxy/router"
 )
 
-// New returns the rights of clients. It reads their files of users; all that
+// New returns the rights of clients, for users in the normal form of names. It reads their files of users; all that
 // is wrong with them is reported at once, joined.
-func New(clients []config.Client, shards []config.Shard) (*Rules, error) {
-	b := builder{shards: shards, files: make(map[string][]string)}
+func New(names *router.Names, clients []config.Client, shards []config.Shard) (*Rules, error) {
+	b := builder{names: names, shards: shards, files: make(map[string][]string)}
 	rules := &Rules{clients: make(map[string]*client, len(clients))}
 	for _, c := range clients {
 		built := new(client)
@@ -36,6 +36,7 @@ func New(clients []config.Client, shards []config.Shard) (*Rules, error) {
 }
 
 type builder struct {
+	names  *router.Names
 	shards []config.Shard
 	files  map[string][]string // patterns by path
 	errs   []error
@@ -64,7 +65,10 @@ func (b *builder) rules(client, kind string, all []config.Rule) []rule {
 			patterns = slices.Concat(patterns, more)
 		}
 		if c.UsersFile != "" || len(patterns) > 0 {
-			set := newUsers(patterns)
+			set, err := b.users(patterns)
+			if err != nil {
+				b.errs = append(b.errs, fmt.Errorf("client %q: %s: %w", client, r.name, err))
+			}
 			r.users = &set
 		}
 		built = append(built, r)
@@ -72,16 +76,19 @@ func (b *builder) rules(client, kind string, all []config.Rule) []rule {
 	return built
 }
 
-// newUsers makes a set of what users and files of users hold.
-func newUsers(patterns []string) glob.Set {
+// users makes a set of what users and files of users hold.
+func (b *builder) users(patterns []string) (glob.Set, error) {
 	normal := make([]string, len(patterns))
 	for i, p := range patterns {
 		if strings.HasPrefix(p, "@") {
 			p = "*" + p
 		}
-		normal[i] = router.NormalForm(p)
+		var err error
+		if normal[i], err = b.names.Pattern(p); err != nil {
+			return glob.Set{}, err
+		}
 	}
-	return glob.NewSet(normal)
+	return glob.NewSet(normal), nil
 }
 
 // shardNames returns the shards that a rule is about, nil if it is about no

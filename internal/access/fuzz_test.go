@@ -25,11 +25,11 @@ func FuzzDecide(f *testing.F) {
 			return
 		}
 		c := config.Client{Name: "c", Allow: parseRules(allow), Deny: parseRules(deny)}
-		rules, err := New([]config.Client{c}, nil)
+		rules, err := New(new(router.Names), []config.Client{c}, nil)
 		if err != nil {
 			t.Fatal(err)
 		}
-		q := request("10.0.0.1", router.NormalForm(user), line)
+		q := request("10.0.0.1", new(router.Names).User(user), line)
 		if got, want := rules.Decide(q).Allowed, allowed(c, q); got != want {
 			t.Errorf("allow %q, deny %q, %q for %q: %v, want %v", allow, deny, line, user, got, want)
 		}
@@ -104,7 +104,7 @@ func among(users []string, user string) bool {
 		if strings.HasPrefix(pattern, "@") {
 			pattern = "*" + pattern
 		}
-		return glob.Match(router.NormalForm(pattern), user)
+		return glob.Match(new(router.Names).User(pattern), user)
 	})
 }
 

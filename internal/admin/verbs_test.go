@@ -14,6 +14,10 @@ var table = map[string]Role{
 	"GET /v1/status":                 Viewer,
 	"GET /v1/backends":               Viewer,
 	"POST /v1/backends/{name}/state": Operator,
+	"GET /v1/users":                  Viewer,
+	"GET /v1/users/{user}":           Viewer,
+	"POST /v1/users/{user}/move":     Operator,
+	"POST /v1/users/{user}/forget":   Operator,
 }
 
 func TestTable(t *testing.T) {

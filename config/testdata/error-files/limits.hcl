@@ -10,7 +10,7 @@ admin {
 }
 admin { # ERROR: Second admin block
 }
-router { # ERROR: router is not supported by this version
+router "main" { # ERROR: Label not allowed
 }
 limit { # ERROR: Unknown block limit
 }

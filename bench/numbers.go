@@ -47,8 +47,20 @@ func format(value float64, decimals int) string {
 	return strconv.FormatFloat(value, 'f', decimals, 64)
 }
 
-// percentile returns the smallest of the sorted values that at least p percent
-// of them are not above.
-func percentile(sorted []time.Duration, p int) time.Duration {
-	return sorted[(len(sorted)*p+99)/100-1]
+// by divides round by round.
+func (n numbers) by(other numbers) numbers {
+	var all numbers
+	for i := range n {
+		all = append(all, n[i]/other[i])
+	}
+	return all
+}
+
+// less subtracts round by round.
+func (n numbers) less(other numbers) numbers {
+	var all numbers
+	for i := range n {
+		all = append(all, n[i]-other[i])
+	}
+	return all
 }

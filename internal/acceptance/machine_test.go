@@ -1,0 +1,145 @@
+package acceptance
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// machine is a copy of this one: an overlay over its root directory, in which
+// a real systemd is the first process. What is installed there, stays there, and
+// goes with the test. It shares the network with the test, and a directory.
+type machine struct {
+	t   *testing.T
+	dir string // the machine sees it as /mnt
+	cmd *exec.Cmd
+	pid int // of its systemd
+}
+
+// machineScript makes the machine of name spaces that have been made for it.
+// What changes is in memory. Of the units that this machine would start at boot
+// nothing is there.
+const machineScript = `set -e
+mount --make-rprivate /
+mount -t tmpfs -o size=1g tmpfs /media
+mkdir /media/upper /media/work /media/root
+mount -t overlay -o lowerdir=/,upperdir=/media/upper,workdir=/media/work overlay /media/root
+cd /media/root
+rm -rf etc/systemd/system etc/doveadm-proxy usr/bin/doveadm-proxy usr/sbin/policy-rc.d
+mkdir -p etc/systemd/system mnt
+mount --bind "$1" mnt
+mount -t proc proc proc
+mount --rbind /dev dev
+mount -t sysfs -o ro sysfs sys
+for dir in run tmp var/tmp; do mount -t tmpfs -o mode=0755 tmpfs "$dir"; done
+chmod 1777 tmp var/tmp
+mkdir -p run/lock
+mount -t cgroup2 cgroup2 sys/fs/cgroup
+pivot_root . media
+umount -l /media
+exec env -i PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin container=test \
+	SYSTEMD_UNIT_PATH=/mnt/units:/etc/systemd/system:/lib/systemd/system /lib/systemd/systemd --system
+`
+
+// startMachine starts one. Targets are empty, so that nothing starts but what is
+// enabled in it.
+func startMachine(t *testing.T) *machine {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "machine-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	m := &machine{t: t, dir: dir}
+	os.Chmod(dir, 0o755)
+	for _, target := range []string{"default", "sysinit", "basic", "shutdown", "network-online", "multi-user", "sockets"} {
+		m.write("units/"+target+".target", "[Unit]\nDefaultDependencies=no\n", 0o644)
+	}
+	m.cmd = exec.Command("unshare", "--pid", "--fork", "--kill-child", "--mount", "--cgroup", "--ipc", "--uts", "/bin/sh", "-c", machineScript, "sh", dir)
+	m.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	var out bytes.Buffer
+	m.cmd.Stdout, m.cmd.Stderr = &out, &out
+	if err := m.cmd.Start(); err != nil {
+		t.Fatalf("%v: this test needs util-linux and systemd: run make deps", err)
+	}
+	exited := make(chan struct{})
+	var wait sync.Once
+	go wait.Do(func() {
+		m.cmd.Wait()
+		close(exited)
+	})
+	t.Cleanup(func() {
+		if t.Failed() {
+			log, _ := m.run("sh", "-c", "systemctl --no-pager status doveadm-proxy; ls -lR /etc/doveadm-proxy")
+			t.Logf("the machine at the end:\n%s", log)
+		}
+		m.cmd.Process.Kill() // and with it, by --kill-child, all others
+		<-exited
+	})
+	for deadline := time.Now().Add(60 * time.Second); ; time.Sleep(20 * time.Millisecond) {
+		select {
+		case <-exited:
+			t.Fatalf("no systemd can run here as the first process of a name space (that takes root, overlayfs and cgroup2): %s", out.String())
+		default:
+		}
+		children, _ := os.ReadFile(fmt.Sprintf("/proc/%d/task/%d/children", m.cmd.Process.Pid, m.cmd.Process.Pid))
+		m.pid, _ = strconv.Atoi(strings.TrimSpace(string(children)))
+		if m.pid != 0 {
+			if _, err := m.run("systemctl", "--no-pager", "list-units"); err == nil {
+				return m
+			}
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("systemd does not come up: %s", out.String())
+		}
+	}
+}
+
+// write writes a file that the machine sees below /mnt.
+func (m *machine) write(name, text string, mode os.FileMode) {
+	m.t.Helper()
+	path := filepath.Join(m.dir, name)
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		m.t.Fatal(err)
+	}
+	if err := os.WriteFile(path, []byte(text), mode); err != nil {
+		m.t.Fatal(err)
+	}
+	if err := os.Chmod(path, mode); err != nil {
+		m.t.Fatal(err)
+	}
+}
+
+// command prepares a program in the machine.
+func (m *machine) command(ctx context.Context, args ...string) *exec.Cmd {
+	args = append([]string{"-t", strconv.Itoa(m.pid), "-m", "-p", "-C", "-r", "-w"}, args...)
+	cmd := exec.CommandContext(ctx, "nsenter", args...)
+	cmd.Env = []string{"PATH=/mnt/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "DEBIAN_FRONTEND=noninteractive", "HOME=/root", "LC_ALL=C.UTF-8"}
+	return cmd
+}
+
+func (m *machine) run(args ...string) (string, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
+	defer cancel()
+	out, err := m.command(ctx, args...).CombinedOutput()
+	return string(out), err
+}
+
+// must runs a program, which has to succeed, and returns what it printed.
+func (m *machine) must(args ...string) string {
+	m.t.Helper()
+	out, err := m.run(args...)
+	if err != nil {
+		m.t.Fatalf("%s: %v\n%s", strings.Join(args, " "), err, out)
+	}
+	return out
+}
