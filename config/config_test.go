@@ -14,14 +14,17 @@ func installed(t *testing.T) string {
 	t.Helper()
 	dir := t.TempDir()
 	for name, content := range map[string]string{
-		"secrets/doveadm":  "{PLAIN}doveadm-secret\n",
-		"secrets/panel":    "{PLAIN}panel-secret\n",
-		"secrets/operator": "{PLAIN}operator-secret\n",
-		"secrets/backends": "backend-secret\n",
-		"secrets/mail3":    "mail3-secret\n",
-		"panel.users":      "@example.com\n",
-		"users.map":        "moved@example.com s2\n",
-		"domains":          "example.org example.com\n",
+		"secrets/doveadm":   "{PLAIN}doveadm-secret\n",
+		"secrets/panel":     "{PLAIN}panel-secret\n",
+		"secrets/operator":  "{PLAIN}operator-secret\n",
+		"secrets/backends":  "backend-secret\n",
+		"secrets/mail3":     "mail3-secret\n",
+		"secrets/ldap":      "ldap-secret\n",
+		"secrets/route-db":  "postgres://proxy:route-secret@db.example.com/mail\n",
+		"secrets/users-api": "# of the panel\nAuthorization: Bearer http-secret\n",
+		"panel.users":       "@example.com\n",
+		"users.map":         "moved@example.com s2\n",
+		"domains":           "example.org example.com\n",
 	} {
 		path := filepath.Join(dir, name)
 		if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {

@@ -365,7 +365,7 @@ func TestParseFull(t *testing.T) {
 		Router: Router{UsernameFormat: "%Lu"},
 		Routes: []Route{
 			{Kind: "match", Users: []string{"*@a", "b?c", "ünï"}, Shard: "s2"},
-			{Kind: "file", Path: "/etc/hostname"},
+			{Kind: "file", Path: "/etc/hostname", Format: MapText},
 			{Kind: "ring", Shards: []string{"s2", "s1"}},
 		},
 		Limits: Limits{

@@ -34,6 +34,8 @@ func TestReference(t *testing.T) {
 // do not contradict themselves.
 func TestTables(t *testing.T) {
 	dir := installed(t)
+	t.Setenv("ROUTE_DSN", "postgres://proxy:secret@db.example.com/mail")
+	t.Setenv("LDAP_PASSWORD", "secret")
 	var walk func(b block)
 	walk = func(b block) {
 		if b.name != "" && b.doc == "" {
@@ -70,6 +72,8 @@ func TestTables(t *testing.T) {
 func TestBlockExamples(t *testing.T) {
 	dir := installed(t)
 	t.Setenv("MOVES_DSN", "postgres://proxy:secret@db.example/doveadm_proxy")
+	t.Setenv("ROUTE_DSN", "postgres://proxy:secret@db.example.com/mail")
+	t.Setenv("LDAP_PASSWORD", "secret")
 	var walk func(b block)
 	walk = func(b block) {
 		if b.example != "" {

@@ -9,13 +9,23 @@ import (
 
 // Route is one route block. Kind says which fields have a meaning.
 type Route struct {
-	Kind   string   // match, file or ring
+	Kind   string   // match, file, sql, ldap, http or ring
 	Users  []string // match: globs on the user
 	Shard  string   // match
 	Path   string   // file: "user shard" a line
+	Format string   // file: MapText or MapCDB
 	Shards []string // ring; all shards of the configuration if none is named
-	Lookup Lookup   // of those that ask outside the process
+	SQL    SQL
+	LDAP   LDAP
+	HTTP   HTTP
+	Lookup Lookup // of those that ask outside the process
 }
+
+// The formats of the file of a file route.
+const (
+	MapText = "text"
+	MapCDB  = "cdb"
+)
 
 func (r *Route) block() block {
 	return block{
@@ -54,10 +64,18 @@ route "ring" {}`,
 				attrs: []attr{
 					{
 						name: "path", field: existingFile(&r.Path), required: true, example: `"/etc/doveadm-proxy/users.map"`,
-						doc: "The file. Each line has a user and a shard with a space between them; `@domain` stands for all users of a domain who have no line, `*` for all others, `#` begins a comment.",
+						doc: "The file. Each line has a user and a shard with a space between them; `@domain` stands for all users of a domain who have no line, `*` for all others, `#` begins a comment. " +
+							"It is read again when it changes; replace it by renaming another file. One that is wrong is not used: what was read before stays in use, and the log names the line.",
+					},
+					{
+						name: "format", field: choice(&r.Format, MapText, MapCDB), def: `"text"`,
+						doc: "`cdb`: the file is a constant database, as cdb(1) of Debian's tinycdb makes it, with users (or `@domain`, `*`) as keys and shards as values. It stays on disk and takes no memory.",
 					},
 				},
 			},
+			r.SQL.block(&r.Lookup),
+			r.LDAP.block(&r.Lookup),
+			r.HTTP.block(&r.Lookup),
 			{
 				name: "route", kind: "ring", label: "kind", many: true,
 				doc: "All users who are left, spread over shards by a consistent hash of the user name: adding a shard to n of them moves about one user in n+1. " +
@@ -74,7 +92,6 @@ route "ring" {}`,
 			},
 		},
 		later: []later{
-			{"sql", `Write the users and their shards into a file (a cron job can), and use: route "file" { path = "/path/to/the/file" }`},
 			{"dovecot-auth", `Write the users and their shards into a file (a cron job can), and use: route "file" { path = "/path/to/the/file" }`},
 		},
 	}
@@ -100,6 +117,15 @@ func (l *loader) route(b *hclsyntax.Block) {
 	}
 	r.at = l.block(spec.kinds[i], b, nil)
 	r.value.Kind = b.Labels[0]
+	switch r.value.Kind {
+	case "sql":
+		l.checkSQL(&r.value.SQL, &r.at)
+	case "ldap":
+		l.checkLDAP(&r.value.LDAP, &r.at)
+	case "http":
+		l.checkHTTP(&r.value.HTTP, &r.at)
+	}
+	r.value.Lookup.settle(&r.at)
 	l.routes = append(l.routes, r)
 }
 
@@ -126,7 +152,7 @@ func (l *loader) checkRoutes() {
 			ok := l.known("shard", r.at.attrs["shard"], r.value.Shard, names)
 			l.routesUnsure = l.routesUnsure || !ok
 			reached[r.value.Shard] = true
-		case "file":
+		case "file", "sql", "ldap", "http":
 			// Whom it knows is not known here.
 			l.routesUnsure = true
 		case "ring":

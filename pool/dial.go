@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -13,6 +14,7 @@ import (
 
 	"github.com/doveadm-proxy/doveadm-proxy/config"
 	"github.com/doveadm-proxy/doveadm-proxy/doveadm"
+	"github.com/doveadm-proxy/doveadm-proxy/internal/histogram"
 	"github.com/doveadm-proxy/doveadm-proxy/internal/tlsconn"
 	"github.com/doveadm-proxy/doveadm-proxy/internal/tlsfiles"
 )
@@ -27,6 +29,10 @@ type dialer struct {
 	tls       *tlsfiles.Files // nil where TLS is off
 	passwords *passwords
 	stages    *stages // of a probe
+
+	connects   histogram.Histogram // until the connection stood
+	logins     histogram.Histogram // from there to the end of the login
+	peerExpiry atomic.Int64        // of the backend's certificate, in seconds of UNIX; 0: not seen
 }
 
 func newDialer(b config.Backend, log hclog.Logger) *dialer {
@@ -61,10 +67,16 @@ func (d *dialer) dial(ctx context.Context) (*doveadm.ClientConn, error) {
 		if err != nil {
 			return nil, err // names the address and what failed
 		}
+		connected := time.Now()
+		d.connects.Observe(connected.Sub(begin))
 		if d.stages != nil {
-			d.stages.begin, d.stages.connected = begin, time.Now()
+			d.stages.begin, d.stages.connected = begin, connected
 		}
-		return d.login(ctx, nc, password)
+		c, err := d.login(ctx, nc, password)
+		if err == nil {
+			d.logins.Observe(time.Since(connected))
+		}
+		return c, err
 	})
 }
 
@@ -122,6 +134,9 @@ func (d *dialer) startTLS(nc net.Conn) (net.Conn, error) {
 	tc := tls.Client(tlsconn.New(nc, nc), c)
 	begin := time.Now()
 	err = tc.Handshake()
+	if err == nil {
+		d.peerExpiry.Store(tc.ConnectionState().PeerCertificates[0].NotAfter.Unix())
+	}
 	if s := d.stages; s != nil && err == nil {
 		state := tc.ConnectionState()
 		s.session, s.inTLS = &state, time.Since(begin)
@@ -199,6 +214,7 @@ func (p *Pool) dialFailed(start time.Time, err error) {
 
 	p.mu.Lock()
 	p.stat.DialErrors++
+	p.stat.Causes[causeOf(err)]++
 	p.fail(err)
 	if noGreeting {
 		p.stat.NoGreeting++

@@ -532,7 +532,7 @@ func (d *driver) check(rt *rapid.T) {
 		BulkInUse: d.bulkLent(), BulkWaiting: len(d.bulk.waiting),
 		Limit: d.limits.MaxOpen, Best: d.limits.MaxOpen,
 		Acquired: d.granted, TimedOut: d.late, QueueFull: d.full, Dials: d.dialled, Closed: d.closed,
-	}, s, cmpopts.IgnoreFields(Stat{}, "Waits", "WaitTime", "DialTime", "DialErrors", "LastError", "LastErrorAt")); diff != "" {
+	}, s, cmpopts.IgnoreFields(Stat{}, "Waits", "WaitTime", "DialTime", "DialErrors", "Causes", "LastError", "LastErrorAt")); diff != "" {
 		rt.Fatalf("(-want +got):\n%s", diff)
 	}
 	if n := len(d.srv.Conns()); n != s.Open {

@@ -111,6 +111,8 @@ type Pool struct {
 	pauseUntil  time.Time // while full: no other dial before
 	sweepAt     time.Time // of the next sweep; zero: none is needed
 	stat        Stat      // its counters
+	before      Stat      // counters of pools that this one has replaced, and that are drained
+	replaced    []*Pool   // those that are not
 }
 
 // New returns the pool of a backend. Nothing is dialled before it is needed,

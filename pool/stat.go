@@ -3,6 +3,8 @@ package pool
 import (
 	"maps"
 	"time"
+
+	"github.com/doveadm-proxy/doveadm-proxy/internal/histogram"
 )
 
 // CloseReason says why a connection was closed.
@@ -58,14 +60,79 @@ type Stat struct {
 	HealthChecks      uint64
 	HealthErrors      uint64                 // of HealthChecks: failed
 	Closed            map[CloseReason]uint64 // connections by reason
+	Causes            [Causes]uint64         // of DialErrors, by DialCause
+	Connects          histogram.Counts       // of Dials: until the connection stood
+	Logins            histogram.Counts       // of Dials: from there to the end of the login
+	PeerExpiry        time.Time              // of the backend's certificate; zero: not seen one
+	OwnExpiry         time.Time              // of the certificate that it is shown; zero: none
 }
 
-// Stat returns a snapshot.
+// CloseReasons returns all of them.
+func CloseReasons() []CloseReason {
+	return []CloseReason{
+		closedIdle, closedLifetime, closedCommands, closedSurplus, closedUsedUp, closedAbandoned, closedUnclean,
+		ClosedLost, closedDead, closedStray, closedEvicted, closedRetired,
+	}
+}
+
+// Stat returns a snapshot. Its counters go on from those of the pool that this
+// one has replaced.
 func (p *Pool) Stat() Stat {
+	s := p.own()
+	p.mu.Lock()
+	before, replaced := p.before, p.replaced
+	p.mu.Unlock()
+	s.add(&before)
+	for _, old := range replaced {
+		more := old.own()
+		s.add(&more)
+	}
+	return s
+}
+
+// add adds the counters of o. The map of s is its own.
+func (s *Stat) add(o *Stat) {
+	if s.Closed == nil {
+		s.Closed = make(map[CloseReason]uint64)
+	}
+	for why, n := range o.Closed {
+		s.Closed[why] += n
+	}
+	for i, n := range o.Causes {
+		s.Causes[i] += n
+	}
+	s.Acquired += o.Acquired
+	s.Waits += o.Waits
+	s.WaitTime += o.WaitTime
+	s.TimedOut += o.TimedOut
+	s.QueueFull += o.QueueFull
+	s.RejectedByBreaker += o.RejectedByBreaker
+	s.Dials += o.Dials
+	s.DialTime += o.DialTime
+	s.Resumed += o.Resumed
+	s.DialErrors += o.DialErrors
+	s.NoGreeting += o.NoGreeting
+	s.BreakerOpened += o.BreakerOpened
+	s.HealthChecks += o.HealthChecks
+	s.HealthErrors += o.HealthErrors
+	s.Connects.Add(&o.Connects)
+	s.Logins.Add(&o.Logins)
+	if s.LastErrorAt.Before(o.LastErrorAt) {
+		s.LastError, s.LastErrorAt = o.LastError, o.LastErrorAt
+	}
+}
+
+// own is Stat without what the pools before this one have counted.
+func (p *Pool) own() Stat {
 	defer p.breaker.report()
+	var certificate time.Time
+	if p.dialer != nil && p.dialer.tls != nil {
+		certificate = p.dialer.tls.Expiry()
+	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	s := p.stat
+	s.OwnExpiry = certificate
 	s.Acquired = p.acquired.Load()
 	s.Open = len(p.all)
 	s.Idle = len(p.idle)
@@ -79,6 +146,12 @@ func (p *Pool) Stat() Stat {
 	s.Operator, s.Health = p.Operator(), p.Health()
 	s.BreakerOpened = p.breaker.timesOpened()
 	s.Closed = maps.Clone(p.stat.Closed)
+	if p.dialer != nil {
+		s.Connects, s.Logins = p.dialer.connects.Counts(), p.dialer.logins.Counts()
+		if at := p.dialer.peerExpiry.Load(); at != 0 {
+			s.PeerExpiry = time.Unix(at, 0)
+		}
+	}
 	return s
 }
 

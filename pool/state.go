@@ -3,6 +3,7 @@ package pool
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"math"
 	"slices"
 	"strings"
@@ -140,8 +141,25 @@ func (p *Pool) Busy() int { return int(p.busy.Load()) }
 
 // Inherit takes over what is known of the backend from the pool that p
 // replaces, before p is used. What checks saw at another address does not
-// count.
+// count. The counters of Stat go on.
 func (p *Pool) Inherit(old *Pool) {
+	old.mu.Lock()
+	before, earlier := old.before, append(slices.Clone(old.replaced), old)
+	before.Closed = maps.Clone(before.Closed)
+	old.mu.Unlock()
+	var replaced []*Pool
+	for _, o := range earlier {
+		select {
+		case <-o.drained:
+			last := o.own()
+			before.add(&last)
+		default:
+			replaced = append(replaced, o)
+		}
+	}
+	p.mu.Lock()
+	p.before, p.replaced = before, replaced
+	p.mu.Unlock()
 	p.SetOperator(old.Operator())
 	if old.address == p.address {
 		p.health.Store(int32(old.Health()))

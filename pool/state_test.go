@@ -203,3 +203,49 @@ func TestOperatorText(t *testing.T) {
 		t.Error("\"up\" is no state of an operator")
 	}
 }
+
+// TestInheritCounters: what a pool has counted, and what it counts while its
+// last commands end, is in the counters of those that replace it.
+func TestInheritCounters(t *testing.T) {
+	inBubble(t, nil, func(t *testing.T, w *world) {
+		acquire := func(p *Pool) *Conn {
+			c, err := p.Acquire(t.Context(), Shared)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return c
+		}
+		acquire(w.Pool).Release(Reusable)
+		late := acquire(w.Pool)
+		second := New(defaults(), w.dialer(defaults()), w.log.logger())
+		second.Inherit(w.Pool)
+		acquire(second).Release(Failed)
+		if s := second.Stat(); s.Acquired != 3 || s.Dials != 2 || s.Closed[ClosedLost] != 1 || s.LastError == "" {
+			t.Errorf("while the first has a command: %+v", s)
+		}
+		late.Release(Failed)
+		if s := second.Stat(); s.Closed[ClosedLost] != 2 || s.Open != 0 {
+			t.Errorf("after its end: %+v", s)
+		}
+		if err := w.Close(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		third := New(defaults(), w.dialer(defaults()), w.log.logger())
+		third.Inherit(second)
+		acquire(third).Release(Reusable)
+		if s := third.Stat(); s.Acquired != 4 || s.Closed[ClosedLost] != 2 {
+			t.Errorf("of the third: %+v", s)
+		}
+		if len(third.replaced) != 1 {
+			t.Errorf("%d pools are kept for their counters, want the one that is not drained", len(third.replaced))
+		}
+		for _, p := range []*Pool{second, third} {
+			if err := p.Close(t.Context()); err != nil {
+				t.Error(err)
+			}
+		}
+		if s := third.Stat(); s.Acquired != 4 || s.Closed[ClosedLost] != 2 {
+			t.Errorf("of the third at the end: %+v", s)
+		}
+	})
+}

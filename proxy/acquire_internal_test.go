@@ -25,7 +25,7 @@ func TestReplacedPoolIsNoFailure(t *testing.T) {
 		}
 		p := pool.New(c, nil, hclog.NewNullLogger())
 		t.Cleanup(func() { p.Close(context.Background()) })
-		backends = append(backends, newBackend(p, c))
+		backends = append(backends, newBackend(p, c, new(backendMeter)))
 	}
 	if err := backends[0].Close(t.Context()); err != nil {
 		t.Fatal(err)

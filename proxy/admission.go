@@ -30,7 +30,7 @@ type admission struct {
 func (p *Proxy) admit(l *listener, nc net.Conn) {
 	address := addressOf(nc)
 	p.mu.Lock()
-	reason := p.overLimit(l, address)
+	why, reason := p.overLimit(l, address)
 	if reason == "" {
 		s := newSession(p, l, nc)
 		s.address = address
@@ -50,8 +50,10 @@ func (p *Proxy) admit(l *listener, nc net.Conn) {
 	}
 	log, unsaid := p.admission.muted.mayLog(time.Now())
 	p.mu.Unlock()
+	p.meters.refused[why].Add(1)
+	p.meters.failures.add(Failure{Kind: "connection", What: why.String(), At: time.Now(), Peer: peerName(nc), Reason: reason})
 	if log {
-		args := []any{"listener", l.config().Name, "peer", peerName(nc), "reason", reason}
+		args := []any{"listener", l.config().Name, "peer", peerName(nc), "outcome", why.String(), "reason", reason}
 		if unsaid > 0 {
 			args = append(args, "others_not_logged", unsaid)
 		}
@@ -64,20 +66,20 @@ func (p *Proxy) admit(l *listener, nc net.Conn) {
 
 // overLimit returns why there shall be no other session, or "". The caller
 // holds mu.
-func (p *Proxy) overLimit(l *listener, address netip.Addr) string {
+func (p *Proxy) overLimit(l *listener, address netip.Addr) (why connRefusal, reason string) {
 	limits := p.snapshot.Load().config.Limits
 	perListener := l.config().MaxSessions
 	switch {
 	case p.draining:
-		return "shutting down"
+		return refusedEnding, "shutting down"
 	case len(p.sessions) >= limits.MaxSessions:
-		return "limits.max_sessions is reached"
+		return refusedSessions, "limits.max_sessions is reached"
 	case perListener > 0 && l.sessions.Load() >= int64(perListener):
-		return "max_sessions of the listener is reached"
+		return refusedListener, "max_sessions of the listener is reached"
 	case limits.MaxPerAddress > 0 && p.admission.addresses[address] >= limits.MaxPerAddress:
-		return "limits.max_sessions_per_address is reached"
+		return refusedAddress, "limits.max_sessions_per_address is reached"
 	}
-	return p.resources.exhausted(int64(len(p.sessions)) + p.spool.files.Load())
+	return refusedResources, p.resources.exhausted(int64(len(p.sessions)) + p.spool.files.Load())
 }
 
 // refuse tells a client why it is not let in, and closes.

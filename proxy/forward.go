@@ -29,6 +29,18 @@ type result struct {
 	bytes   int64 // of reply
 	retried bool
 	hops    int // referrals followed
+
+	meter     *backendMeter // of the backend, or of the one that was asked first; nil: none was
+	asked     string        // the name of the one that was asked first
+	firstByte time.Duration // from the connection to the first byte of the reply; 0: there was none
+}
+
+// on returns the backend that ran the command, or else the one that should have.
+func (r *result) on() string {
+	if r.backend != "" {
+		return r.backend
+	}
+	return r.asked
 }
 
 // run runs the command to its end and reports whether the session goes on.
@@ -49,7 +61,8 @@ func (t *task) run() (keep bool) {
 	}
 	keep = t.execute()
 	t.input.close()
-	if c, ok := s.proxy.snapshot.Load().clients[s.client]; ok {
+	c, ok := s.proxy.snapshot.Load().clients[s.client]
+	if ok {
 		c.budget.charge(t.res.bytes + t.read)
 		c.counts.commands.Add(1)
 		c.counts.bytes.Add(uint64(t.res.bytes))
@@ -57,7 +70,9 @@ func (t *task) run() (keep bool) {
 			c.counts.failed.Add(1)
 		}
 	}
-	took := time.Since(start)
+	now := time.Now()
+	took := now.Sub(start)
+	t.count(c, now, took)
 	t.log(took)
 	t.record(took)
 	t.tell(start, took)
@@ -146,11 +161,13 @@ func (t *task) forward(snap *snapshot) (keep bool, err error) {
 	use := wanted
 	shard := snap.shards[t.res.shard]
 	t.client = snap.clients[t.session.client]
+	t.res.asked, t.res.meter = shard.members[0].Name(), shard.members[0].meter
 	backends, refused := t.whenNotPaused(shard)
 	if refused != nil {
 		t.res.outcome, t.res.reason = refused.outcome, refused.reason
 		return t.answer(refused.code), nil
 	}
+	t.res.asked, t.res.meter = backends[0].Name(), backends[0].meter
 	start := time.Now()
 	err = t.client.place(waits{t}, shard.members[0].limits.AcquireTimeout)
 	t.res.wait += time.Since(start)
@@ -168,17 +185,19 @@ func (t *task) forward(snap *snapshot) (keep bool, err error) {
 			}
 			return t.noConnection(err), nil
 		}
-		t.res.backend = from.Name()
+		t.res.backend, t.res.meter = from.Name(), from.meter
 		rl := &relay{task: t, conn: conn, from: from}
 		v := t.exchange(rl)
 		release()
 		switch v {
 		case repeat:
 			t.res.retried = true
+			from.meter.retries.Add(1)
 			use = pool.Fresh
 			continue
 		case refer:
 			t.res.hops++
+			from.meter.referrals.Add(1)
 			visited = append(visited, from.address)
 			next, err := snap.referred(from, rl.referral, visited)
 			if err == nil && t.res.hops > snap.config.Referrals.MaxHops {
@@ -222,7 +241,7 @@ func (t *task) acquire(backends []*backend, use pool.Use) (release func(), c *po
 	ctx := waits{t}
 	start := time.Now()
 	defer func() { t.res.wait += time.Since(start) }()
-	for _, b := range backends {
+	for i, b := range backends {
 		release := func() {}
 		var why error
 		if t.request.info.Tunnel {
@@ -230,6 +249,9 @@ func (t *task) acquire(backends []*backend, use pool.Use) (release func(), c *po
 		}
 		if why == nil {
 			if c, why = b.AcquireFor(ctx, use, t.client.forPool()); why == nil {
+				for _, failed := range backends[:i] {
+					failed.meter.failovers.Add(1)
+				}
 				return release, c, b, nil
 			}
 		}
@@ -275,14 +297,15 @@ func (t *task) exchange(rl *relay) verdict {
 			panic(v)
 		}
 	}()
-	rl.from.retries.command(time.Now())
+	rl.began = time.Now()
+	rl.from.retries.command(rl.began)
 	rl.mayRepeat = !t.res.retried && t.input == nil && rl.conn.Reused() && t.request.repeatable()
 	err := rl.send()
 	if err == nil {
 		err = rl.run()
 	}
 	rl.stopInput()
-	t.res.bytes = rl.bytes
+	t.res.bytes, t.res.firstByte = rl.bytes, rl.firstByte
 	if err == nil && t.request.info.Tunnel && rl.scan.Status().OK {
 		return t.tunnel(rl)
 	}
@@ -448,10 +471,10 @@ func (t *task) log(took time.Duration) {
 		"client", printable(t.session.client),
 		"user", printable(t.cmd.User),
 		"command", printable(t.cmd.Name),
-		"outcome", string(t.res.outcome),
+		"outcome", t.res.outcome.String(),
 		"status", t.res.status.String(),
 		"shard", t.res.shard,
-		"backend", t.res.backend,
+		"backend", t.res.on(),
 		"wait_ms", milliseconds(t.res.wait),
 		"duration_ms", milliseconds(took),
 		"bytes", t.res.bytes,

@@ -2,26 +2,50 @@ package proxy
 
 // outcome is how a command ended. The same word stands in the log, in metrics
 // and decides what the client is told, so that they cannot disagree.
-type outcome string
+type outcome uint8
 
 const (
-	answered        outcome = "answered"    // the backend's own answer, whatever its status
-	denied          outcome = "denied"      // not allowed or not supported
-	noUser          outcome = "no-user"     // no shard has the user
-	noRoute         outcome = "route-error" // the route could not be found out
-	onHold          outcome = "hold"        // the user is being moved, and it took too long
-	loops           outcome = "loop"        // proxy-ttl is used up
-	unavailable     outcome = "unavailable" // no connection to a backend: nothing was sent
-	unanswered      outcome = "unanswered"  // closed by the backend before the first byte of a reply
-	lost            outcome = "lost"        // lost in the middle of a reply
-	timedOut        outcome = "timeout"     // the backend did not answer within the timeouts of its class
-	referralRefused outcome = "referral"    // the backend sends the user elsewhere, where the proxy does not go
-	unaudited       outcome = "unaudited"   // not run, because the audit log cannot be written
-	overRate        outcome = "over-rate"   // more than the rates of the client
-	paused          outcome = "paused"      // held by an operator's pause for as long as that allows
-	ended           outcome = "killed"      // an operator ended it
-	clientGone      outcome = "client-gone" // the client went away, or reads too slowly for the limits
+	undecided       outcome = iota
+	answered                // the backend's own answer, whatever its status
+	denied                  // not allowed or not supported
+	noUser                  // no shard has the user
+	noRoute                 // the route could not be found out
+	onHold                  // the user is being moved, and it took too long
+	loops                   // proxy-ttl is used up
+	unavailable             // no connection to a backend: nothing was sent
+	unanswered              // closed by the backend before the first byte of a reply
+	lost                    // lost in the middle of a reply
+	timedOut                // the backend did not answer within the timeouts of its class
+	referralRefused         // the backend sends the user elsewhere, where the proxy does not go
+	unaudited               // not run, because the audit log cannot be written
+	overRate                // more than the rates of the client
+	paused                  // held by an operator's pause for as long as that allows
+	ended                   // an operator ended it
+	clientGone              // the client went away, or reads too slowly for the limits
+	outcomes        = iota  // how many there are
 )
+
+var outcomeWords = [outcomes]string{
+	undecided:       "",
+	answered:        "answered",
+	denied:          "denied",
+	noUser:          "no-user",
+	noRoute:         "route-error",
+	onHold:          "hold",
+	loops:           "loop",
+	unavailable:     "unavailable",
+	unanswered:      "unanswered",
+	lost:            "lost",
+	timedOut:        "timeout",
+	referralRefused: "referral",
+	unaudited:       "unaudited",
+	overRate:        "over-rate",
+	paused:          "paused",
+	ended:           "killed",
+	clientGone:      "client-gone",
+}
+
+func (o outcome) String() string { return outcomeWords[o] }
 
 // failed reports whether the client got less than a backend's answer, for a
 // reason that is neither its own nor its user's.

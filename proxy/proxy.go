@@ -14,6 +14,7 @@ import (
 	"os"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/hashicorp/go-hclog"
 
@@ -52,6 +53,8 @@ type Proxy struct {
 	audit   *audit.Log
 	spool   *spoolBudget
 	wishes  *wishes
+	meters  *meters
+	reloads reloadState
 
 	penalties *penalty.Table
 	loginStat loginCounts
@@ -95,6 +98,7 @@ func New(cfg *config.Config, o Options) (*Proxy, error) {
 		keeping:   keeping{kept: o.Kept, keep: o.Keep, forget: o.Forget},
 		logins:    auth.NewCache(auth.CacheOptions{}),
 		spool:     &spoolBudget{},
+		meters:    newMeters(),
 		listeners: make(map[string]*listener),
 		sessions:  make(map[*session]struct{}),
 		admission: admission{addresses: make(map[netip.Addr]int), clients: make(map[string]int)},
@@ -137,6 +141,7 @@ func New(cfg *config.Config, o Options) (*Proxy, error) {
 		p.listeners[l.key()] = l
 	}
 	p.snapshot.Store(snap)
+	p.reloads.Loaded = time.Now()
 	snap.logAges(p.log)
 	return p, nil
 }
@@ -168,6 +173,16 @@ func (p *Proxy) Addr(name string) net.Addr {
 // error. Open sessions go on; pools of backends that did not change are kept
 // with their connections.
 func (p *Proxy) Reload(cfg *config.Config) error {
+	err := p.reload(cfg)
+	if err != nil {
+		p.ReloadFailed(err)
+	} else {
+		p.reloads.note(nil)
+	}
+	return err
+}
+
+func (p *Proxy) reload(cfg *config.Config) error {
 	p.reloading.Lock()
 	defer p.reloading.Unlock()
 	old := p.snapshot.Load()
@@ -223,6 +238,7 @@ func (p *Proxy) Reload(cfg *config.Config) error {
 	p.penalties.Configure(penaltyOptions(cfg.LoginDefence))
 	p.audit.Use(sink)
 	p.configureMoves(cfg.Moves)
+	p.meters.keep(snap)
 	snap.logAges(p.log)
 	for _, l := range closing {
 		p.abandon(l)

@@ -17,7 +17,7 @@ func (t *task) record(took time.Duration) {
 	r.User, r.Command = t.cmd.User, t.cmd.Name
 	r.Arguments = t.request.info.MaskArgs(t.cmd.Args)
 	r.Shard, r.Backend = t.res.shard, t.res.backend
-	r.Outcome, r.Reason = string(t.res.outcome), t.res.reason
+	r.Outcome, r.Reason = t.res.outcome.String(), t.res.reason
 	if t.res.status != (doveadm.Status{}) {
 		r.Status = t.res.status.String()
 	}
@@ -28,12 +28,12 @@ func (t *task) record(took time.Duration) {
 }
 
 // auditRefused adds a refused login to the audit log.
-func (s *session) auditRefused(outcome, reason string) {
+func (s *session) auditRefused(outcome loginResult, reason string) {
 	if !s.proxy.audit.On() {
 		return
 	}
 	r := s.record(audit.EventLoginRefused)
-	r.Outcome, r.Reason = outcome, reason
+	r.Outcome, r.Reason = outcome.String(), reason
 	s.proxy.audit.Add(&r)
 }
 

@@ -73,7 +73,7 @@ func (s *snapshot) reach(from *backend, address string) (*backend, error) {
 	if s.elsewhere == nil {
 		s.elsewhere = make(map[string]*backend)
 	}
-	b := newBackend(pool.New(c, nil, s.log), c)
+	b := newBackend(pool.New(c, nil, s.log), c, &s.meters.elsewhere)
 	s.elsewhere[address] = b
 	return b, nil
 }

@@ -27,11 +27,14 @@ type relay struct {
 	mayRepeat bool
 
 	released bool
-	bytes    int64  // of output that arrived
-	replied  bool   // something of the reply itself arrived, not only log lines
-	stray    bool   // something arrived behind the status
-	rest     []byte // behind the status: the beginning of a tunnel
-	referral string // the server that a -REFERRAL names
+	bytes    int64 // of output that arrived
+	replied  bool  // something of the reply itself arrived, not only log lines
+	began    time.Time
+	// firstByte is how long after that the reply began.
+	firstByte time.Duration
+	stray     bool   // something arrived behind the status
+	rest      []byte // behind the status: the beginning of a tunnel
+	referral  string // the server that a -REFERRAL names
 
 	firstRow *firstRow // the number of columns depends on the backend's release
 
@@ -263,6 +266,7 @@ func (r *relay) run() error {
 		case doveadm.ChannelReply:
 			if !r.replied {
 				r.replied = true
+				r.firstByte = time.Since(r.began)
 				r.conn.Answering()
 			}
 			data := chunk.Data

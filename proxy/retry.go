@@ -59,6 +59,9 @@ func (b *retryBudget) retry(now time.Time) (ok bool, refused int) {
 // mayRetry asks the budget of the backend.
 func (t *task) mayRetry(b *backend) bool {
 	ok, refused := b.retries.retry(time.Now())
+	if !ok {
+		b.meter.retriesRefused.Add(1)
+	}
 	if refused == 1 {
 		t.session.log.Warn("too many commands lost their connection and were sent again: further ones fail for now",
 			"backend", b.Name(), "share", "1/"+strconv.Itoa(retryShare), "window", retryWindow.String())

@@ -3,6 +3,7 @@ package proxy
 import (
 	"context"
 	"errors"
+	"sync/atomic"
 	"time"
 
 	"github.com/doveadm-proxy/doveadm-proxy/doveadm"
@@ -17,6 +18,7 @@ type routed struct {
 	changes uint64        // of the table
 	at      time.Time
 	shard   string
+	decided *atomic.Uint64 // counts for the route that named it
 	refused *refusal
 }
 
@@ -36,6 +38,9 @@ func (t *task) route(snap *snapshot) (refused *refusal) {
 	if refused == nil && was.table != nil && was.shard != t.res.shard {
 		return snap.authorize(waits{t}, t.session.client, t.session.peer.From, &t.request)
 	}
+	if n := t.request.routed.decided; n != nil {
+		n.Add(1)
+	}
 	return refused
 }
 
@@ -45,33 +50,33 @@ func (s *snapshot) shardOf(ctx context.Context, r *request) (string, *refusal) {
 	if r.routed.table == s.table && r.routed.changes == changes && time.Since(r.routed.at) < routedTime {
 		return r.routed.shard, r.routed.refused
 	}
-	shard, refused := s.askShard(ctx, r)
+	shard, route, refused := s.askShard(ctx, r)
 	if refused == nil || refused.outcome != noRoute {
-		r.routed = routed{s.table, changes, time.Now(), shard, refused}
+		r.routed = routed{s.table, changes, time.Now(), shard, s.decided[route], refused}
 	}
 	return shard, refused
 }
 
-func (s *snapshot) askShard(ctx context.Context, r *request) (string, *refusal) {
+func (s *snapshot) askShard(ctx context.Context, r *request) (shard, route string, refused *refusal) {
 	user := r.cmd.User
 	if user == "" {
 		// No user, no route; where there is one shard none is needed.
 		if shard, ok := s.only(); ok {
-			return shard, nil
+			return shard, "", nil
 		}
 		if r.info.Kind == doveadm.GlobalCommand {
-			return "", &refusal{denied, doveadm.CodeUsage, r.cmd.Name + " is not for a mail user, and the user name field names none whose backend it could go to"}
+			return "", "", &refusal{denied, doveadm.CodeUsage, r.cmd.Name + " is not for a mail user, and the user name field names none whose backend it could go to"}
 		}
-		return "", &refusal{noUser, doveadm.CodeNoUser, "no user name given"}
+		return "", "", &refusal{noUser, doveadm.CodeNoUser, "no user name given"}
 	}
 	decision, err := s.table.Route(ctx, user)
 	switch {
 	case errors.Is(err, router.ErrClosed):
-		return "", routesClosed
+		return "", "", routesClosed
 	case errors.Is(err, router.ErrNoRoute):
-		return "", &refusal{noUser, doveadm.CodeNoUser, "no route names a shard for the user"}
+		return "", "", &refusal{noUser, doveadm.CodeNoUser, "no route names a shard for the user"}
 	case err != nil:
-		return "", &refusal{noRoute, doveadm.CodeTempFail, err.Error()}
+		return "", "", &refusal{noRoute, doveadm.CodeTempFail, err.Error()}
 	}
-	return decision.Shard, nil
+	return decision.Shard, decision.Route, nil
 }

@@ -10,6 +10,7 @@ import (
 	"os"
 	"runtime/debug"
 	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -125,6 +126,7 @@ func (s *session) serve() {
 // reportPanic keeps a bug that one session found from ending all of them.
 func (s *session) reportPanic() {
 	if v := recover(); v != nil {
+		s.proxy.meters.panics.Add(1)
 		s.log.Error("session ended by a bug", "panic", v, "stack", string(debug.Stack()))
 	}
 }
@@ -174,6 +176,7 @@ func (s *session) handshake() error {
 		s.known = known{true, s.client, s.subject, s.nc != s.socket, s.wire.ClientMinor()}
 		s.nc.SetDeadline(time.Time{})
 		s.mu.Unlock()
+		s.proxy.meters.logins[loggedIn].Add(1)
 		s.log.Debug("logged in", "client", s.client, "minor", uint32(s.wire.ClientMinor()))
 		return nil
 	}
@@ -214,46 +217,59 @@ func (s *session) handshakeFailed(err error, deadline time.Time) {
 	var penalized *penalty.TooManyError
 	switch {
 	case errors.As(err, &many):
-		s.auditRefused("limit", many.reason)
-		s.log.Warn("session refused", "client", printable(s.client), "reason", many.reason)
+		s.loginFailed(loginLimit, many.reason)
+		s.auditRefused(loginLimit, many.reason)
+		s.log.Warn("session refused", "client", printable(s.client), "outcome", loginLimit.String(), "reason", many.reason)
 		s.wire.Refuse(logPrefix + many.reason)
 		s.linger()
 		return
 	case errors.Is(err, doveadm.ErrLoginFailed):
-		s.auditRefused("wrong", "")
-		s.log.Warn("login failed: wrong name or password", "client", printable(s.client))
+		s.loginFailed(loginWrong, "wrong name or password")
+		s.auditRefused(loginWrong, "")
+		s.log.Warn("login failed: wrong name or password", "client", printable(s.client), "outcome", loginWrong.String())
 	case errors.As(err, &inClear):
-		s.auditRefused("clear-text", inClear.reason)
-		s.log.Warn("login refused", "client", printable(s.client), "reason", inClear.reason)
+		s.loginFailed(loginClear, inClear.reason)
+		s.auditRefused(loginClear, inClear.reason)
+		s.log.Warn("login refused", "client", printable(s.client), "outcome", loginClear.String(), "reason", inClear.reason)
 	case errors.As(err, &inTLS) && inTLS.isOver():
-		s.log.Debug("handshake failed", "reason", err)
+		s.loginFailed(loginGone, err.Error())
+		s.log.Debug("handshake failed", "outcome", loginGone.String(), "reason", err)
 		return
 	case errors.As(err, &inTLS):
-		s.log.Warn("handshake failed", "reason", inTLS.explain())
+		s.loginFailed(loginTLS, inTLS.explain())
+		s.log.Warn("handshake failed", "outcome", loginTLS.String(), "reason", inTLS.explain())
 		s.linger() // for the client to read the alert
 		return
 	case errors.As(err, &bad):
-		s.log.Warn("handshake failed", "reason", bad.What)
+		s.loginFailed(loginAlien, bad.What)
+		s.log.Warn("handshake failed", "outcome", loginAlien.String(), "reason", bad.What)
 	case errors.As(err, &penalized):
+		s.loginFailed(loginPenalty, penalized.Error())
 		if penalized.Tell {
-			s.log.Warn("login refused: "+penalized.Error(), "client", printable(s.client), "others_meanwhile", penalized.Others)
-			s.auditRefused("penalty", penalized.Error())
+			s.log.Warn("login refused: "+penalized.Error(), "client", printable(s.client), "others_meanwhile", penalized.Others, "outcome", loginPenalty.String())
+			s.auditRefused(loginPenalty, penalized.Error())
 		}
 	case errors.Is(err, auth.ErrBusy):
 		s.proxy.loginStat.busy.Add(1)
-		s.log.Warn("handshake failed", "reason", "the password could not be checked within handshake_timeout: "+auth.ErrBusy.Error())
+		reason := "the password could not be checked within handshake_timeout: " + auth.ErrBusy.Error()
+		s.loginFailed(loginBusy, reason)
+		s.log.Warn("handshake failed", "outcome", loginBusy.String(), "reason", reason)
 		return
 	case errors.Is(err, os.ErrDeadlineExceeded), errors.Is(err, context.DeadlineExceeded):
-		s.log.Warn("handshake failed", "reason", "not logged in within handshake_timeout")
+		s.loginFailed(loginLate, "not logged in within handshake_timeout")
+		s.log.Warn("handshake failed", "outcome", loginLate.String(), "reason", "not logged in within handshake_timeout")
 		return
 	case s.goneAfterTLS(err):
-		s.log.Info("handshake failed", "reason", "the client went away after the TLS handshake, as a doveadm does that refuses our certificate: "+certificateHint)
+		s.loginFailed(loginTLS, "the client went away after the TLS handshake")
+		s.log.Info("handshake failed", "outcome", loginTLS.String(), "reason", "the client went away after the TLS handshake, as a doveadm does that refuses our certificate: "+certificateHint)
 		return
 	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
-		s.log.Debug("handshake failed", "reason", err)
+		s.loginFailed(loginGone, err.Error())
+		s.log.Debug("handshake failed", "outcome", loginGone.String(), "reason", err)
 		return
 	default:
-		s.log.Info("handshake failed", "reason", err)
+		s.loginFailed(loginError, err.Error())
+		s.log.Info("handshake failed", "outcome", loginError.String(), "reason", err)
 		return
 	}
 	// Dovecot answers at once; a guesser shall not learn as fast, nor how long
@@ -270,6 +286,20 @@ func (s *session) handshakeFailed(err error, deadline time.Time) {
 	}
 	s.wire.RefuseLogin()
 	s.linger()
+}
+
+// loginFailed counts a handshake that failed.
+func (s *session) loginFailed(r loginResult, reason string) {
+	s.proxy.meters.logins[r].Add(1)
+	s.failed("login", r.String(), reason)
+}
+
+// failed remembers what went wrong with the session.
+func (s *session) failed(kind, what, reason string) {
+	s.proxy.meters.failures.add(Failure{
+		Kind: kind, What: what, At: time.Now(),
+		Peer: peerName(s.socket), Client: printable(strings.Clone(s.client)), Reason: printable(reason),
+	})
 }
 
 func (s *session) serveCommands() {
@@ -398,10 +428,14 @@ func (s *session) begin(err error) bool {
 	case errors.Is(err, os.ErrDeadlineExceeded):
 		s.log.Info("session closed", "reason", "idle_timeout", "client", s.client)
 		closeWrite(s.nc)
-	case errors.Is(err, doveadm.ErrNoCommand), errors.Is(err, doveadm.ErrNUL), errors.As(err, &flag):
-		s.refuseLine("doveadm client: " + err.Error())
+	case errors.Is(err, doveadm.ErrNoCommand):
+		s.refuseLine(lineEmpty, "doveadm client: "+err.Error())
+	case errors.Is(err, doveadm.ErrNUL):
+		s.refuseLine(lineNUL, "doveadm client: "+err.Error())
+	case errors.As(err, &flag):
+		s.refuseLine(lineFlag, "doveadm client: "+err.Error())
 	case errors.Is(err, doveadm.ErrLineTooLong):
-		s.refuseLine(fmt.Sprintf("doveadm client: command line is longer than %d bytes", doveadm.MaxLine))
+		s.refuseLine(lineLong, fmt.Sprintf("doveadm client: command line is longer than %d bytes", doveadm.MaxLine))
 	default:
 		s.log.Info("session lost", "client", s.client, "error", err)
 	}
@@ -410,8 +444,10 @@ func (s *session) begin(err error) bool {
 
 // refuseLine ends a session after a line that is no command, as Dovecot does:
 // a log line and no status.
-func (s *session) refuseLine(text string) {
-	s.log.Warn("session closed", "client", s.client, "reason", text)
+func (s *session) refuseLine(what badLine, text string) {
+	s.proxy.meters.badLines[what].Add(1)
+	s.failed("line", what.String(), text)
+	s.log.Warn("session closed", "client", s.client, "outcome", what.String(), "reason", text)
 	s.out = s.wire.AppendLog(s.out[:0], doveadm.LogError, logPrefix+text)
 	s.write(s.out)
 	s.linger()

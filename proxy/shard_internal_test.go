@@ -58,7 +58,7 @@ func newStaff(tb testing.TB, balance string, slowStart time.Duration, standby ..
 			}
 			return doveadm.NewClientConn(nc, doveadm.ClientOptions{Minor: doveadm.MaxMinor})
 		}, hclog.NewNullLogger())
-		m.backend = newBackend(p, c)
+		m.backend = newBackend(p, c, new(backendMeter))
 		s.all = append(s.all, m)
 		s.members = append(s.members, m.backend)
 	}

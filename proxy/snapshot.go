@@ -23,6 +23,7 @@ import (
 // snapshot is one configuration at work. It does not change, but for the
 // servers that referrals lead to.
 type snapshot struct {
+	meters *meters
 	log    hclog.Logger
 	config *config.Config
 	parts
@@ -30,7 +31,8 @@ type snapshot struct {
 	verifier *auth.Verifier // of clients with a password
 	clients  map[string]client
 	shards   map[string]*shard
-	pools    map[string]*pool.Pool // by name of the backend
+	pools    map[string]*pool.Pool     // by name of the backend
+	decided  map[string]*atomic.Uint64 // commands, by the route that named their shard
 
 	// Servers that only referrals name, by address.
 	mu        sync.Mutex
@@ -45,6 +47,7 @@ type client struct {
 	places    *semaphore.Weighted
 	passwords *clientPasswords
 	budget    *budget
+	meter     *clientMeter
 	counts    *clientCounts
 }
 
@@ -106,10 +109,11 @@ type backend struct {
 	tunnels  *semaphore.Weighted
 	bulk     *semaphore.Weighted // of tunnels: for bulk clients
 	retries  *retryBudget
+	meter    *backendMeter
 }
 
-func newBackend(p *pool.Pool, c config.Backend) *backend {
-	return &backend{p, c, c.Address, c.Timeouts, c.Pool, semaphore.NewWeighted(int64(c.Pool.MaxTunnels)), semaphore.NewWeighted(int64(max(1, c.Pool.MaxTunnels/2))), new(retryBudget)}
+func newBackend(p *pool.Pool, c config.Backend, meter *backendMeter) *backend {
+	return &backend{p, c, c.Address, c.Timeouts, c.Pool, semaphore.NewWeighted(int64(c.Pool.MaxTunnels)), semaphore.NewWeighted(int64(max(1, c.Pool.MaxTunnels/2))), new(retryBudget), meter}
 }
 
 // build makes the snapshot of cfg with the pools of old where the backend is
@@ -119,8 +123,10 @@ func (p *Proxy) build(cfg *config.Config, old *snapshot) (*snapshot, error) {
 	if err != nil {
 		return nil, err
 	}
+	made.table.Follow(p.log.Named("router"))
 	sources := make(map[string]auth.Source)
 	s := &snapshot{
+		meters:  p.meters,
 		log:     p.log.Named("pool"),
 		config:  cfg,
 		parts:   made,
@@ -128,6 +134,10 @@ func (p *Proxy) build(cfg *config.Config, old *snapshot) (*snapshot, error) {
 		clients: make(map[string]client),
 		shards:  make(map[string]*shard),
 		pools:   make(map[string]*pool.Pool),
+		decided: make(map[string]*atomic.Uint64),
+	}
+	for _, name := range made.table.RouteNames() {
+		s.decided[name] = p.meters.route(name)
 	}
 	if p.moves != nil {
 		made.table.Except(p.moves.Gate, shardNames(cfg))
@@ -137,7 +147,9 @@ func (p *Proxy) build(cfg *config.Config, old *snapshot) (*snapshot, error) {
 		if old != nil {
 			was = old.clients[c.Name]
 		}
-		s.clients[c.Name] = newClient(c, made.passwords[c.Name], was, p.log)
+		client := newClient(c, made.passwords[c.Name], was, p.log)
+		client.meter = p.meters.client(c.Name)
+		s.clients[c.Name] = client
 		if !c.Password.Empty() {
 			sources[c.Name] = s.clients[c.Name].passwords.now
 		}
@@ -151,7 +163,7 @@ func (p *Proxy) build(cfg *config.Config, old *snapshot) (*snapshot, error) {
 			was, known := before[b.Name]
 			at := was
 			if !known || !sameBackend(was.config, b) {
-				at = newBackend(pool.New(b, nil, p.log.Named("pool")), b)
+				at = newBackend(pool.New(b, nil, p.log.Named("pool")), b, p.meters.backend(b.Name))
 				if known {
 					at.Inherit(was.Pool)
 				} else if want := p.wishes.get(b.Name); want.State != pool.Active {

@@ -229,7 +229,7 @@ func (tr *traced) end(t *task) {
 	for _, way := range []Way{FromBackend, ToClient} {
 		tr.flush(t, way)
 	}
-	text := string(t.res.outcome)
+	text := t.res.outcome.String()
 	if t.res.status != (doveadm.Status{}) {
 		text += " " + t.res.status.String()
 	}

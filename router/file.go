@@ -3,7 +3,6 @@ package router
 import (
 	"context"
 	"fmt"
-	"os"
 	"strings"
 
 	"github.com/doveadm-proxy/doveadm-proxy/config"
@@ -13,60 +12,83 @@ import (
 // default.
 type file struct {
 	label string
-	users *userMap
+	from  *liveMap
 	// Indexed by shard, made in advance so that a decision does not allocate.
 	byUser, byDomain, byDefault []Decision
 }
 
-func newFile(name string, r config.Route, names *Names, shards []string) (*file, []error) {
-	opened, err := os.Open(r.Path)
-	if err != nil {
-		return nil, []error{fmt.Errorf("cannot read the map: %w", err)}
+// newFile reads a map, unless the table before has it already.
+func newFile(name string, r config.Route, names *Names, shards []string, before *Table) (*file, []error) {
+	from := before.sharedMap(r, names, shards)
+	if from == nil {
+		var errs []error
+		if from, errs = openLiveMap(r, names, shards); errs != nil {
+			return nil, errs
+		}
 	}
-	defer opened.Close()
-	users, errs := readUserMap(opened, names, shards)
-	f := &file{label: name, users: users}
+	f := &file{label: name, from: from}
 	for _, shard := range shards {
 		f.byUser = append(f.byUser, Decision{shard, name, "the map has a line for the user"})
 		f.byDomain = append(f.byDomain, Decision{shard, name, "the map has a line for the user's domain"})
 		f.byDefault = append(f.byDefault, Decision{shard, name, "the map has a default line (*)"})
 	}
-	return f, errs
+	return f, nil
+}
+
+// sharedMap returns the map of a table if it is still the same, with one more
+// owner.
+func (t *Table) sharedMap(r config.Route, names *Names, shards []string) *liveMap {
+	if t == nil {
+		return nil
+	}
+	for _, route := range t.routes {
+		if f, ok := route.(*file); ok && f.from.share(r, names, shards) {
+			return f.from
+		}
+	}
+	return nil
 }
 
 func (f *file) name() string { return f.label }
 
 func (f *file) decide(_ context.Context, user string) (Decision, bool, error) {
-	e, decisions := f.find(user)
-	if decisions == nil {
-		return Decision{}, false, nil
+	_, decisions, shard, err := f.find(f.from.now.Load(), user)
+	if err != nil || decisions == nil {
+		return Decision{}, false, err
 	}
-	return decisions[e.shard], true, nil
+	return decisions[shard], true, nil
 }
 
 func (f *file) explain(_ context.Context, user string) (string, error) {
-	e, decisions := f.find(user)
-	if decisions == nil {
+	m := f.from.now.Load()
+	key, decisions, shard, err := f.find(m, user)
+	switch {
+	case err != nil:
+		return "", err
+	case decisions == nil:
 		return "the map has no line for the user or its domain, and no default line (*)", nil
 	}
-	return fmt.Sprintf("%s: line %d", decisions[e.shard].Reason, e.line), nil
+	if line := m.line(key); line > 0 {
+		return fmt.Sprintf("%s: line %d", decisions[shard].Reason, line), nil
+	}
+	return decisions[shard].Reason, nil
 }
 
-func (f *file) close() {}
+func (f *file) close() { f.from.leave() }
 
-// find returns the entry for a user and the decisions it chooses from; nil if
-// there is none.
-func (f *file) find(user string) (mapEntry, []Decision) {
-	if e, ok := f.users.lookup(user); ok {
-		return e, f.byUser
+// find returns what of the user is in the map, the decisions for that and the
+// shard, which is the index of one; no decisions if nothing is.
+func (f *file) find(m users, user string) (key string, decisions []Decision, shard uint32, err error) {
+	if shard, ok, err := m.find(user); ok || err != nil {
+		return user, f.byUser, shard, err
 	}
 	if at := strings.IndexByte(user, '@'); at >= 0 {
-		if e, ok := f.users.lookup(user[at:]); ok {
-			return e, f.byDomain
+		if shard, ok, err := m.find(user[at:]); ok || err != nil {
+			return user[at:], f.byDomain, shard, err
 		}
 	}
-	if e, ok := f.users.lookup(defaultUser); ok {
-		return e, f.byDefault
+	if shard, ok, err := m.find(defaultUser); ok || err != nil {
+		return defaultUser, f.byDefault, shard, err
 	}
-	return mapEntry{}, nil
+	return "", nil, 0, nil
 }

@@ -28,7 +28,9 @@ type lookups struct {
 	breaker *gobreaker.TwoStepCircuitBreaker[struct{}]
 	listen  sync.Once
 	lastErr atomic.Pointer[error] // that the breaker heard
-	changes atomic.Uint64         // calls of forget
+	born    time.Time
+	doubted atomic.Int64  // answers asked for before that, in ns since born, are too old
+	changes atomic.Uint64 // calls of forget
 
 	// mu guards what follows. No lookup runs under it. Whoever finds an answer
 	// in the cache does not need it.
@@ -43,7 +45,7 @@ type lookups struct {
 type cached struct {
 	place lookup.Place
 	found bool
-	at    time.Time
+	at    time.Duration // since lookups.born, when it was asked for
 	fresh time.Duration // age up to which it is used
 
 	refreshing atomic.Bool
@@ -51,6 +53,7 @@ type cached struct {
 
 // load is a lookup on its way.
 type load struct {
+	at      time.Duration // since lookups.born
 	cancel  context.CancelFunc
 	waiting int  // who waits for it; guarded by lookups.mu
 	dropped bool // the user changed meanwhile: not to be kept; guarded by lookups.mu
@@ -77,6 +80,7 @@ func newLookups(source Source, c config.Lookup) *lookups {
 	l := &lookups{
 		source: source,
 		config: c,
+		born:   time.Now(),
 		slots:  make(chan struct{}, max(1, c.MaxLookups)),
 		loads:  make(map[string]*load),
 	}
@@ -109,8 +113,8 @@ func newLookups(source Source, c config.Lookup) *lookups {
 func (l *lookups) get(ctx context.Context, user string) (answer, error) {
 	kept := l.kept(user)
 	if kept != nil {
-		age := time.Since(kept.at)
-		if age < kept.fresh {
+		age := time.Since(l.born) - kept.at
+		if age < kept.fresh && int64(kept.at) >= l.doubted.Load() {
 			if kept.found && l.config.Cache.Refresh > 0 && age >= l.config.Cache.Refresh && kept.refreshing.CompareAndSwap(false, true) {
 				l.refresh(user)
 			}
@@ -122,7 +126,7 @@ func (l *lookups) get(ctx context.Context, user string) (answer, error) {
 		return got, nil
 	}
 	if kept != nil && kept.found && ctx.Err() == nil && !errors.Is(err, ErrClosed) {
-		if age := time.Since(kept.at); age < kept.fresh+l.config.Cache.Stale {
+		if age := time.Since(l.born) - kept.at; age < kept.fresh+l.config.Cache.Stale {
 			return answer{place: kept.place, found: true, age: age, stale: true, err: err}, nil
 		}
 	}
@@ -153,7 +157,7 @@ func (l *lookups) start(user string) *load {
 	one, ok := l.loads[user]
 	if !ok {
 		ctx, cancel := context.WithTimeout(context.Background(), l.config.Timeout)
-		one = &load{cancel: cancel, done: make(chan struct{})}
+		one = &load{at: time.Since(l.born), cancel: cancel, done: make(chan struct{})}
 		l.loads[user] = one
 		l.run.Go(func() { l.load(ctx, user, one) })
 	}
@@ -217,7 +221,7 @@ func (l *lookups) keep(user string, one *load) {
 		l.cache.Invalidate(user)
 		return
 	}
-	l.cache.Set(user, &cached{place: one.place, found: one.found, at: time.Now(), fresh: fresh})
+	l.cache.Set(user, &cached{place: one.place, found: one.found, at: one.at, fresh: fresh})
 }
 
 // ask asks the source when there is a place for one more lookup and the breaker
@@ -240,7 +244,7 @@ func (l *lookups) ask(ctx context.Context, user string) (lookup.Place, bool, err
 	verdict := errNoVerdict // of a source that panics
 	defer func() { done(verdict) }()
 	if n, ok := l.source.(notifier); ok {
-		l.listen.Do(func() { n.Notify(l.forget) })
+		l.listen.Do(func() { n.Notify(l.forget, l.doubt) })
 	}
 	place, found, err := l.source.Lookup(ctx, user)
 	switch {
@@ -280,6 +284,12 @@ func (l *lookups) forget(user string) {
 	if l.cache != nil {
 		l.cache.Invalidate(user)
 	}
+}
+
+// doubt makes all answers count as too old.
+func (l *lookups) doubt() {
+	l.doubted.Store(int64(time.Since(l.born)) + 1)
+	l.changes.Add(1)
 }
 
 // share counts one more table.

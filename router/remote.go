@@ -8,6 +8,9 @@ import (
 	"time"
 
 	"github.com/doveadm-proxy/doveadm-proxy/config"
+	"github.com/doveadm-proxy/doveadm-proxy/internal/lookup/httpsource"
+	"github.com/doveadm-proxy/doveadm-proxy/internal/lookup/ldapsource"
+	"github.com/doveadm-proxy/doveadm-proxy/internal/lookup/sqlsource"
 )
 
 // remote asks a source.
@@ -25,13 +28,26 @@ type remote struct {
 // it is of another kind. It opens nothing: what is wrong is wrong with the
 // configuration.
 func newSource(r config.Route) (Source, []error) {
+	var source Source
+	var err error
 	switch r.Kind {
+	case "sql":
+		source, err = sqlsource.New(r.SQL, r.Lookup)
+	case "ldap":
+		source, err = ldapsource.New(r.LDAP, r.Lookup)
+	case "http":
+		source, err = httpsource.New(r.HTTP, r.Lookup)
+	default:
+		return nil, nil
 	}
-	return nil, nil
+	if err != nil {
+		return nil, []error{err}
+	}
+	return source, nil
 }
 
 // kinds are the kinds of routes.
-const kinds = "match, file or ring"
+const kinds = "match, file, sql, ldap, http or ring"
 
 // remoteName names a route that asks elsewhere by its kind, and by its number
 // from the second one on.

@@ -25,6 +25,7 @@ type directory struct {
 	most    int // that ran at the same time
 	closed  int
 	told    func(user string)
+	doubt   func()
 }
 
 func newDirectory(users ...string) *directory {
@@ -60,7 +61,7 @@ func (d *directory) Lookup(ctx context.Context, user string) (lookup.Place, bool
 	return lookup.Place{Shard: shard}, ok, nil
 }
 
-func (d *directory) Notify(forget func(user string)) { d.told = forget }
+func (d *directory) Notify(forget func(user string), doubt func()) { d.told, d.doubt = forget, doubt }
 
 func (d *directory) Close() {
 	d.mu.Lock()
@@ -278,6 +279,16 @@ func TestRemoteForgets(t *testing.T) {
 		expect(t, table, "bob", "s3")
 		early.Wait()
 		expect(t, table, "bob", "s3")
+		// What is in doubt is asked for again, and good if that fails.
+		d.set(func() { d.takes = 0 })
+		expect(t, table, "alice", "s2")
+		d.set(func() { d.shards["alice"] = "s3" })
+		expect(t, table, "alice", "s2")
+		d.doubt()
+		d.set(func() { d.err = errors.New("gone") })
+		expect(t, table, "alice", "s2")
+		d.set(func() { d.err = nil })
+		expect(t, table, "alice", "s3")
 		table.Forget("bob")
 		d.set(func() { d.shards["bob"] = "s1" })
 		expect(t, table, "bob", "s1")

@@ -21,8 +21,9 @@ type Source interface {
 
 // notifier is a Source that hears of changes.
 type notifier interface {
-	// Notify makes the source call forget, from then on until Close, for each
-	// user whose answer changes, with "" for all of them. It is called once,
-	// before the first Lookup.
-	Notify(forget func(user string))
+	// Notify makes the source call, from then on until Close, forget for each
+	// user whose answer has changed, with "" for all of them, and doubt when it
+	// may have missed changes: then the cache has nothing but stale answers. It
+	// is called once, before the first Lookup.
+	Notify(forget func(user string), doubt func())
 }

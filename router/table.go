@@ -8,6 +8,8 @@ import (
 	"strings"
 	"sync/atomic"
 
+	"github.com/hashicorp/go-hclog"
+
 	"github.com/doveadm-proxy/doveadm-proxy/config"
 )
 
@@ -55,7 +57,8 @@ func New(names *Names, routes []config.Route, shards []string) (*Table, error) {
 
 // Next builds the table that takes the place of t, which stays as it is until
 // its own Close. Routes that ask elsewhere and did not change keep their
-// connections, their caches and their breakers.
+// connections, their caches and their breakers, and maps that did not change are
+// not read again.
 func (t *Table) Next(names *Names, routes []config.Route, shards []string) (*Table, error) {
 	next := &Table{names: names}
 	var errs []error
@@ -71,7 +74,7 @@ func (t *Table) Next(names *Names, routes []config.Route, shards []string) (*Tab
 			built, problems = newMatch(name, r, names, shards)
 		case "file":
 			name = "file " + r.Path
-			built, problems = newFile(name, r, names, shards)
+			built, problems = newFile(name, r, names, shards, t)
 		case "ring":
 			built, problems = newRing(name, r, shards)
 			if after := len(routes) - 1 - i; after > 0 {
@@ -101,6 +104,16 @@ func (t *Table) Next(names *Names, routes []config.Route, shards []string) (*Tab
 		return nil, err
 	}
 	return next, nil
+}
+
+// Follow makes the table read its map files again when they change, until its
+// Close. What became of them is logged.
+func (t *Table) Follow(log hclog.Logger) {
+	for _, r := range t.routes {
+		if f, ok := r.(*file); ok {
+			f.from.follow(log)
+		}
+	}
 }
 
 // Close ends what routes keep open or run, and waits for it. Route returns

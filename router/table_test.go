@@ -126,6 +126,7 @@ func TestNewErrors(t *testing.T) {
 		{Kind: "file", Path: "/nonexistent/users.map"},
 		{Kind: "file", Path: filepath.Dir(broken)},
 		{Kind: "sql"},
+		{Kind: "redis"},
 		{Kind: "ring", Shards: []string{"s1", "s5", "s1"}},
 		{Kind: "ring"},
 	}, shards)
@@ -142,7 +143,8 @@ func TestNewErrors(t *testing.T) {
 		`route file ` + broken + `: line 2: no shard behind "eve": write "user shard"`,
 		`route file /nonexistent/users.map: cannot read the map: open /nonexistent/users.map: no such file or directory`,
 		fmt.Sprintf("route file %[1]s: cannot read the map: read %[1]s: is a directory", filepath.Dir(broken)),
-		`route sql: unknown kind of route: use match, file or ring`,
+		`route sql: unknown driver "": use postgres, mysql or sqlite`,
+		`route redis: unknown kind of route: use match, file, sql, ldap, http or ring`,
 		`route ring: shard "s1" is named twice: it would get no more users by that, remove one`,
 		`route ring: unknown shard "s5": use one of s1, s2, s3`,
 		`route ring: it decides for every user, so what stands after it (1 of the routes) is never asked: move it to the end`,

@@ -167,7 +167,7 @@ func BenchmarkReadUserMap(b *testing.B) {
 			b.Fatal(errs)
 		}
 	}
-	b.ReportMetric(float64(cap(m.keys)+16*cap(m.entries)+4*cap(m.slots))/users, "B/user")
+	b.ReportMetric(float64(m.memory())/users, "B/user")
 
 	// The same in a Go map, to know what the compact one is worth.
 	var before, after runtime.MemStats

@@ -17,7 +17,10 @@ func (d *daemon) openAdmin() (err error) {
 	if d.adminBlock.Network == "" {
 		return nil
 	}
-	d.admin, err = admin.Serve(d.config.Admin, d.proxy, admin.Options{Version: version, Config: d.path}, d.log.Named("admin"))
+	log := d.log.Named("admin")
+	d.admin, err = admin.Serve(d.config.Admin, d.proxy, admin.Options{
+		Version: version, Config: d.path, Metrics: serveMetrics(newRegistry(d.proxy), log),
+	}, log)
 	return err
 }
 

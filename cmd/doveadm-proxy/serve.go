@@ -144,6 +144,7 @@ func (d *daemon) reload() {
 	err := error(nil)
 	if diags.HasErrors() {
 		err = errors.New("the configuration has errors")
+		d.proxy.ReloadFailed(err)
 	} else {
 		memoryLimit(cfg, d.memory)
 		err = d.proxy.Reload(cfg)

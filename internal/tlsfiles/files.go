@@ -58,6 +58,15 @@ func (f *Files) noteExpiry(c *tls.Config) {
 	}
 }
 
+// Expiry returns when the certificate in use expires, zero if there is none.
+func (f *Files) Expiry() time.Time {
+	c, err := f.watched.Value()
+	if err != nil || len(c.Certificates) == 0 {
+		return time.Time{}
+	}
+	return c.Certificates[0].Leaf.NotAfter
+}
+
 // Changed returns when the newest of the files was written.
 func (f *Files) Changed() time.Time { return f.watched.Changed() }
 

@@ -44,8 +44,52 @@ route "file" {
 route "file" {
   path = "." # ERROR: Path not usable
 }
-route "sql" { # ERROR: route "sql" is not supported by this version
+route "sql" { # ERROR: No dsn # ERROR: No query
   driver = "postgres"
+}
+route "sql" {
+  driver  = "oracle" # ERROR: Wrong value of driver
+  dsn     = "secret"
+  query   = "SELECT shard FROM mailbox WHERE username = ?"
+  timeout = "0s" # ERROR: Wrong value of timeout
+  cache {
+    size = 0 # ERROR: Wrong value of size
+  }
+}
+route "sql" {
+  driver  = "mysql"
+  dsn     = "secret"
+  query   = "SELECT shard FROM mailbox WHERE username = $1" # ERROR: Query without the user
+  channel = "moved" # ERROR: No notifications
+}
+route "sql" {
+  driver = "sqlite"
+  dsn    = "secret"
+  query  = ""              # ERROR: Wrong value of query
+  tables = "lua-director"  # ERROR: query and tables
+}
+route "ldap" { # ERROR: No attribute # ERROR: No base
+  url      = "ldaps://ldap.example.com"
+  starttls = true # ERROR: TLS twice
+  bind_dn  = "cn=proxy" # ERROR: No bind_password
+  filter   = "(mail=alice@example.com)" # ERROR: Filter without the user
+}
+route "ldap" {
+  url           = "http://ldap.example.com" # ERROR: Wrong value of url
+  bind_password = "secret" # ERROR: No bind_dn
+  base          = "dc=example"
+  filter        = "(mail=%u)"
+  attribute     = "mailHost"
+  scope         = "all" # ERROR: Wrong value of scope
+}
+route "http" {
+  url     = "https://users.example.com/shard" # ERROR: URL without the user
+  headers = ["X-Tenant"] # ERROR: Wrong value of headers
+}
+route "http" {
+  url          = "https://user:secret@users.example.com/%u" # ERROR: Wrong value of url
+  method       = "PUT" # ERROR: Wrong value of method
+  headers_file = "nonexistent" # ERROR: Cannot read the headers file
 }
 route "dovecot-auth" { # ERROR: route "dovecot-auth" is not supported by this version
 }
