@@ -173,6 +173,9 @@ func (c *copier) counts(ctx context.Context, on *backend) (map[string]string, er
 func ask(ctx context.Context, b *backend, use pool.Use, cmd doveadm.Command) (fields []string, err error) {
 	var logs []string
 	defer func() {
+		if closedByPeer(err) {
+			err = fmt.Errorf("it closed the connection without an answer, as Dovecot does when it cannot reach the other backend (its log says why): %w", err)
+		}
 		if err != nil {
 			err = fmt.Errorf("backend %s: %q: %w", b.Name(), cmd.Name, err)
 			if len(logs) > 0 {
