@@ -23,7 +23,7 @@ BINARY = bin/doveadm-proxy
 TOOL = go tool -modfile=tools/go.mod
 
 .NOTPARALLEL:
-.PHONY: help demo test deps deps-2.3 lint format fuzz bench bench-long bench-diff chaos compat crowd build install packages clean
+.PHONY: help demo test deps deps-2.3 lint format fuzz bench bench-long bench-age bench-diff chaos compat crowd build install packages clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -69,6 +69,10 @@ bench-long: deps build ## the same in full, into the documents; and the cost of 
 	go test -run '^$$' -bench Decide ./internal/access
 
 # The parent is measured from a copy of its files, in turns with this one.
+bench-age: deps ## what a command costs by how many its connection has served, from which max_commands is chosen
+	cd bench && go build -buildvcs=false -o ../bin/bench .
+	bin/bench age -update docs/performance.md
+
 bench-diff: ## micro-benchmarks of the hot path, compared with those of the commit before (AGAINST names another)
 	@scripts/benchdiff $(AGAINST)
 

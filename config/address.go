@@ -40,6 +40,30 @@ func hostPort(to *string) field {
 	}
 }
 
+// ServicePrefix stands before the name of a DNS service (SRV) in the address of
+// a backend.
+const ServicePrefix = "srv:"
+
+// backendAddress is the address of a server, or a DNS service.
+func backendAddress(to *string) field {
+	f := hostPort(to)
+	f.takes = "a host and a port, `host:port`, or `srv:_service._tcp.domain`"
+	set := f.set
+	f.set = func(v value) *problem {
+		s, _ := v.is.(string)
+		name, ok := strings.CutPrefix(s, ServicePrefix)
+		if !ok {
+			return set(v)
+		}
+		if !isHost(name) || !strings.HasPrefix(name, "_") || !strings.Contains(name, "._tcp.") {
+			return wrong("A service is srv:, its name and a domain: srv:_doveadm._tcp.example.com")
+		}
+		*to = ServicePrefix + name
+		return nil
+	}
+	return f
+}
+
 // maxSocketPath is what Linux takes, sun_path of unix(7) less the NUL, and less
 // the dot and process number of the name under which a socket is made.
 const maxSocketPath = 107 - 8

@@ -8,7 +8,7 @@ import (
 // unique in the whole configuration.
 type Backend struct {
 	Name     string
-	Address  string // host:port
+	Address  string // host:port, or ServicePrefix and a DNS service
 	Standby  bool   // used only when the others of the shard cannot be
 	Username string
 	Password Secret
@@ -41,8 +41,8 @@ shard "s1" {
 }`,
 		attrs: append([]attr{
 			{
-				name: "address", field: hostPort(&b.Address), required: true, example: `"10.0.1.1:24245"`,
-				doc: "Host and port of the backend's doveadm listener (`service doveadm { inet_listener … }`). Port 24245 is the usual one.",
+				name: "address", field: backendAddress(&b.Address), required: true, example: `"10.0.1.1:24245"`,
+				doc: "Host and port of the backend's doveadm listener (`service doveadm { inet_listener … }`). Port 24245 is the usual one. A host name is looked up for each connection, and all its addresses are tried. `srv:_doveadm._tcp.example.com`: the servers of a DNS service (SRV), by their priorities.",
 			},
 			{
 				name: "standby", field: toggle(&b.Standby), def: `false`,

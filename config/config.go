@@ -23,6 +23,9 @@ type Config struct {
 	Shards    []Shard
 	Router    Router
 	Routes    []Route // in the order they are asked
+	// Elsewhere has the settings of servers that routes name by an address which
+	// no backend has, nil if they may not.
+	Elsewhere *Backend
 	Limits    Limits
 	Referrals Referrals
 	Admin     Admin
@@ -95,6 +98,9 @@ type loader struct {
 	shards    []*placed[Shard]
 	backends  []inShard
 	routes    []*placed[Route]
+	elsewhere *Backend
+	// Server blocks of rings.
+	ringPlaces []ringPlace
 	// A route is unreadable or reads a file, so which shards have users cannot
 	// be told.
 	routesUnsure bool
@@ -156,6 +162,7 @@ func (l *loader) config() *Config {
 		Shards:    values(l.shards),
 		Router:    l.router,
 		Routes:    values(l.routes),
+		Elsewhere: l.elsewhere,
 		Limits:    l.limits,
 		Referrals: l.referrals,
 		Admin:     l.admin,

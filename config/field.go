@@ -32,6 +32,18 @@ type field struct {
 // what the attribute takes.
 func wrong(remark string) *problem { return &problem{form: true, detail: remark} }
 
+// where is f, left out of what is printed where it does not apply.
+func (f field) where(applies func() bool) field {
+	get := f.get
+	f.get = func() cty.Value {
+		if !applies() {
+			return cty.NilVal
+		}
+		return get()
+	}
+	return f
+}
+
 // count is a whole number.
 func count(p *int, least int) field {
 	return field{

@@ -48,7 +48,7 @@ func mustParse(t *testing.T, src string) *Config {
 }
 
 func diff(want, got *Config) string {
-	return cmp.Diff(want, got, cmpopts.EquateComparable(netip.Prefix{}))
+	return cmp.Diff(want, got, cmpopts.EquateComparable(netip.Prefix{}, netip.Addr{}))
 }
 
 // The defaults are those of the design, and one shard needs no route.
@@ -63,7 +63,7 @@ func TestLoadDefaults(t *testing.T) {
 		Log:       Log{Level: "info", Format: "text"},
 		Listeners: []Listener{{Name: "main", Network: "tcp", Address: "127.0.0.1:24245"}},
 		Clients:   []Client{{Name: "doveadm", Password: NewSecret("{PLAIN}one"), PasswordFile: filepath.Join(dir, "secrets/doveadm"), Priority: "interactive", PipelineDepth: 16}},
-		Shards: []Shard{{Name: "s1", Balance: BalanceOrder, SlowStart: 30 * time.Second, Backends: []Backend{{
+		Shards: []Shard{{Name: "s1", Balance: BalanceOrder, SlowStart: 30 * time.Second, Weight: 100, Backends: []Backend{{
 			Name:     "mail1",
 			Address:  "10.0.1.1:24245",
 			Username: "doveadm",
@@ -82,7 +82,7 @@ func TestLoadDefaults(t *testing.T) {
 			HealthCheck: HealthCheck{Timeout: 5 * time.Second, Fall: 3, Rise: 2},
 		}}}},
 		Router: Router{UsernameFormat: "%Lu"},
-		Routes: []Route{{Kind: "ring", Shards: []string{"s1"}}},
+		Routes: []Route{{Kind: "ring", Shards: []string{"s1"}, Ring: Ring{Algorithm: RingRendezvous}}},
 		Limits: Limits{
 			MaxSessions: 10000, HandshakeTimeout: 5 * time.Second, IdleTimeout: 0, WriteTimeout: time.Minute,
 			DrainTimeout: 30 * time.Second, OverlapTimeout: time.Hour, InputTimeout: 5 * time.Minute, MaxInput: 1 << 30, MaxSpool: 10 << 30, SpoolDir: "/var/tmp",
@@ -258,6 +258,7 @@ shard "s1" {
   }
 }
 shard "s2" {
+  weight = 50
   backend "b3" {
     address = "[2001:db8::3]:1"
     tls {
@@ -322,6 +323,23 @@ route "file" {
   path = "/etc/hostname"
 }
 route "ring" {
+  algorithm     = "director"
+  username_hash = "%Ln"
+  tag           = "eu"
+  domains       = ["*.a"]
+  regex         = ["x.*"]
+  server "10.0.0.2" {
+    shard  = "s2"
+    vhosts = 7
+    tag    = "eu"
+  }
+  server "2001:db8:0::3" {
+    shard  = "s1"
+    tag    = "eu"
+    down   = true
+  }
+}
+route "ring" {
   shards = ["s2", "s1"]
 }
 `
@@ -361,12 +379,16 @@ func TestParseFull(t *testing.T) {
 			{Name: "c${x}", Password: NewSecret(`{PLAIN}a"b\c${d}%{e}ü `), Priority: PriorityInteractive, PipelineDepth: 16},
 			{Name: "d", Password: NewSecret("{ssha256.hex}00"), Priority: PriorityBulk, MaxSessions: 4, MaxCommands: 2, PipelineDepth: 1},
 		},
-		Shards: []Shard{{"s1", []Backend{b1, b2}, BalanceLeastBusy, 0}, {"s2", []Backend{b3}, BalanceOrder, 30 * time.Second}},
+		Shards: []Shard{{"s1", []Backend{b1, b2}, BalanceLeastBusy, 0, 100}, {"s2", []Backend{b3}, BalanceOrder, 30 * time.Second, 50}},
 		Router: Router{UsernameFormat: "%Lu"},
 		Routes: []Route{
-			{Kind: "match", Users: []string{"*@a", "b?c", "ünï"}, Shard: "s2"},
+			{Kind: "match", Match: Match{Users: []string{"*@a", "b?c", "ünï"}}, Shard: "s2"},
 			{Kind: "file", Path: "/etc/hostname", Format: MapText},
-			{Kind: "ring", Shards: []string{"s2", "s1"}},
+			{Kind: "ring", Shards: []string{"s2", "s1"}, Match: Match{Domains: []string{"*.a"}, Regex: []string{"x.*"}}, Ring: Ring{Algorithm: RingDirector, UsernameHash: "%Ln", Tag: "eu", Servers: []RingServer{
+				{Address: netip.MustParseAddr("10.0.0.2"), Shard: "s2", VHosts: 7, Tag: "eu"},
+				{Address: netip.MustParseAddr("2001:db8::3"), Shard: "s1", VHosts: 100, Tag: "eu", Down: true},
+			}}},
+			{Kind: "ring", Shards: []string{"s2", "s1"}, Ring: Ring{Algorithm: RingRendezvous, Weights: []int{50, 100}}},
 		},
 		Limits: Limits{
 			MaxSessions: 7, MaxPerAddress: 6, MaxMemory: 2 << 20,

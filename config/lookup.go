@@ -1,6 +1,7 @@
 package config
 
 import (
+	"net/netip"
 	"time"
 )
 
@@ -10,6 +11,11 @@ type Lookup struct {
 	MaxLookups int           // at the same time
 	Cache      LookupCache
 	Breaker    Breaker
+	// Networks has the servers that an answer may name by their address although
+	// no shard has them.
+	Networks []netip.Prefix
+	// Backends has the shards of the backends by their addresses.
+	Backends map[string]string
 }
 
 // LookupCache holds answers of a source.
@@ -31,6 +37,10 @@ func (l *Lookup) attrs() []attr {
 		{
 			name: "max_lookups", field: count(&l.MaxLookups, 1), def: `16`,
 			doc: "Lookups at the same time, and so connections to the source. More wait for their turn.",
+		},
+		{
+			name: "networks", field: networks(&l.Networks), example: `["10.0.1.0/24"]`,
+			doc: "An answer may name a server by its address, `host:port`. If a backend has this address, that is the backend's shard; any other has to be in one of these networks. It gets the name and password of `backend_defaults`, and all else from there, too.",
 		},
 	}
 }

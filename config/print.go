@@ -31,6 +31,9 @@ func printWith(w io.Writer, c *Config, secret func(cty.Value) cty.Value) error {
 			p.block(body, r.block("deny"))
 		}
 	}
+	if c.Elsewhere != nil {
+		p.block(top, c.Elsewhere.defaultsBlock())
+	}
 	for _, s := range c.Shards {
 		body := p.block(top, s.block(), s.Name)
 		for _, b := range s.Backends {
@@ -45,7 +48,10 @@ func printWith(w io.Writer, c *Config, secret func(cty.Value) cty.Value) error {
 	for _, r := range c.Routes {
 		for _, kind := range r.block().kinds {
 			if kind.kind == r.Kind {
-				p.block(top, kind, r.Kind)
+				body := p.block(top, kind, r.Kind)
+				for _, s := range r.Ring.Servers {
+					p.block(body, s.block(), s.Address.String())
+				}
 			}
 		}
 	}

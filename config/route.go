@@ -9,15 +9,17 @@ import (
 
 // Route is one route block. Kind says which fields have a meaning.
 type Route struct {
-	Kind   string   // match, file, sql, ldap, http or ring
-	Users  []string // match: globs on the user
+	Kind   string   // match, file, sql, ldap, http, dovecot-auth or ring
+	Match  Match    // match, ring: whom it is for
 	Shard  string   // match
 	Path   string   // file: "user shard" a line
 	Format string   // file: MapText or MapCDB
 	Shards []string // ring; all shards of the configuration if none is named
+	Ring   Ring
 	SQL    SQL
 	LDAP   LDAP
 	HTTP   HTTP
+	Auth   DovecotAuth
 	Lookup Lookup // of those that ask outside the process
 }
 
@@ -44,20 +46,7 @@ route "file" {
 
 route "ring" {}`,
 		kinds: []block{
-			{
-				name: "route", kind: "match", label: "kind", many: true,
-				doc: "Users by their names.",
-				attrs: []attr{
-					{
-						name: "users", field: texts(&r.Users), required: true, example: `["*@sales.example", "postmaster@*"]`,
-						doc: "Patterns, one of which the whole user name has to match: `*` stands for any number of characters, `?` for one.",
-					},
-					{
-						name: "shard", field: text(&r.Shard), required: true, example: `"s2"`,
-						doc: "The shard of these users.",
-					},
-				},
-			},
+			r.matchBlock(),
 			{
 				name: "route", kind: "file", label: "kind", many: true,
 				doc: "Users by a file, for exceptions such as users who were moved by hand. Users who are not in it go on to the next route.",
@@ -76,23 +65,8 @@ route "ring" {}`,
 			r.SQL.block(&r.Lookup),
 			r.LDAP.block(&r.Lookup),
 			r.HTTP.block(&r.Lookup),
-			{
-				name: "route", kind: "ring", label: "kind", many: true,
-				doc: "All users who are left, spread over shards by a consistent hash of the user name: adding a shard to n of them moves about one user in n+1. " +
-					"A ring decides for every user, so it is the last route.",
-				attrs: []attr{
-					{
-						name: "shards", field: texts(&r.Shards), example: `["s1", "s2"]`,
-						doc: "The shards to spread over. Without the attribute: all.",
-					},
-				},
-				later: []later{
-					{"algorithm", "Remove the attribute: there is one algorithm. It does not place users as a Dovecot director does; users whose place matters belong into a file route before the ring."},
-				},
-			},
-		},
-		later: []later{
-			{"dovecot-auth", `Write the users and their shards into a file (a cron job can), and use: route "file" { path = "/path/to/the/file" }`},
+			r.Auth.block(&r.Lookup),
+			r.ringBlock(),
 		},
 	}
 }
@@ -115,7 +89,11 @@ func (l *loader) route(b *hclsyntax.Block) {
 		l.routesUnsure = true
 		return
 	}
-	r.at = l.block(spec.kinds[i], b, nil)
+	kind := spec.kinds[i]
+	if kind.kind == "ring" {
+		kind = l.ringServers(r, kind)
+	}
+	r.at = l.block(kind, b, nil)
 	r.value.Kind = b.Labels[0]
 	switch r.value.Kind {
 	case "sql":
@@ -140,6 +118,7 @@ func (l *loader) unknownRoute(spec block, b *hclsyntax.Block, kinds []string) {
 }
 
 func (l *loader) checkRoutes() {
+	l.checkTargets()
 	names := l.shardNames()
 	var ring *placed[Route]
 	reached := map[string]bool{}
@@ -149,14 +128,17 @@ func (l *loader) checkRoutes() {
 		}
 		switch r.value.Kind {
 		case "match":
+			l.checkMatch(r)
 			ok := l.known("shard", r.at.attrs["shard"], r.value.Shard, names)
 			l.routesUnsure = l.routesUnsure || !ok
 			reached[r.value.Shard] = true
-		case "file", "sql", "ldap", "http":
+		case "file", "sql", "ldap", "http", "dovecot-auth":
 			// Whom it knows is not known here.
 			l.routesUnsure = true
 		case "ring":
-			ring = r
+			if r.value.Match.Empty() {
+				ring = r
+			}
 			items, _ := r.at.attrs["shards"].is.([]value)
 			for i, name := range r.value.Shards {
 				ok := l.known("shard", items[i], name, names)
@@ -167,6 +149,7 @@ func (l *loader) checkRoutes() {
 			} else if len(r.value.Shards) == 0 {
 				l.routesUnsure = true // its list was wrong
 			}
+			l.checkRing(r)
 			for _, name := range r.value.Shards {
 				reached[name] = true
 			}
@@ -181,7 +164,7 @@ func (l *loader) checkRoutes() {
 			}
 		}
 	case len(names) == 1:
-		l.routes = append(l.routes, &placed[Route]{value: Route{Kind: "ring", Shards: slices.Clone(names)}})
+		l.routes = append(l.routes, &placed[Route]{value: Route{Kind: "ring", Shards: slices.Clone(names), Ring: Ring{Algorithm: RingRendezvous}}})
 	case len(names) > 1:
 		l.errorf(l.shards[1].at.header, "No route", "With more than one shard, routes say which user is on which. Add a block: route \"ring\" {} spreads the users over all shards.")
 	}

@@ -13,6 +13,7 @@ type Shard struct {
 	Backends  []Backend // in the order they are written
 	Balance   string    // which backend a command goes to: one of the constants below
 	SlowStart time.Duration
+	Weight    int // its share of the users of a ring, relative to other shards
 }
 
 // The ways to choose among several backends of a shard. Backends with standby
@@ -53,6 +54,10 @@ shard "s2" {
 			{
 				name: "slow_start", field: duration(&s.SlowStart, 0), def: `"30s"`,
 				doc: "A backend that has come back (its breaker closed, its health checks work again, an operator resumed it) gets its users back little by little over this time, each of them once, while the others can be used. `0s`: all at once.",
+			},
+			{
+				name: "weight", field: count(&s.Weight, 0), def: `100`,
+				doc: "Its share of the users whom a ring spreads, relative to the weights of the other shards. More weight takes users from all others, less gives some to all others, and nobody else moves. 0: a ring gives it nobody.",
 			},
 		},
 		blocks: []block{new(Backend).block()},

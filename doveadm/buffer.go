@@ -14,11 +14,16 @@ var ErrLineTooLong = errors.New("line too long")
 type readBuffer struct {
 	src  io.Reader
 	buf  []byte
-	r, w int // buf[r:w] is read but not consumed
+	r, w int  // buf[r:w] is read but not consumed
+	full bool // the last read filled buf: there is probably more
 }
 
 // readSize is what a connection that waits for a command or reply holds.
 const readSize = 4 << 10
+
+// bulkSize is what the buffer grows to while the peer sends more than it holds,
+// so that a large reply or input takes few reads.
+const bulkSize = 128 << 10
 
 func newReadBuffer(src io.Reader) readBuffer {
 	return readBuffer{src: src, buf: make([]byte, readSize)}
@@ -41,6 +46,11 @@ func (b *readBuffer) fill(size int) error {
 		b.w -= b.r
 		b.r = 0
 	}
+	if b.full && b.r == b.w && len(b.buf) < bulkSize {
+		// What was returned before stays as it is.
+		b.buf = make([]byte, min(4*len(b.buf), bulkSize))
+		b.r, b.w = 0, 0
+	}
 	if size > len(b.buf) || b.w == len(b.buf) {
 		n := 2 * len(b.buf)
 		for n < size {
@@ -54,6 +64,7 @@ func (b *readBuffer) fill(size int) error {
 		n, err := b.src.Read(b.buf[b.w:])
 		b.w += n
 		if n > 0 {
+			b.full = b.w == len(b.buf)
 			return nil
 		}
 		if err != nil {
@@ -66,6 +77,7 @@ func (b *readBuffer) fill(size int) error {
 // shrink gives memory back that a long line or packet needed. It leaves what
 // was returned before untouched.
 func (b *readBuffer) shrink() {
+	b.full = false
 	if len(b.buf) > readSize && b.w-b.r <= readSize {
 		small := make([]byte, readSize)
 		b.r, b.w = 0, copy(small, b.buffered())

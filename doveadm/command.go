@@ -74,7 +74,8 @@ func AppendCommand(dst []byte, c *Command, m Minor) []byte {
 	if extra {
 		// Escaped twice: each value inside the list, then the list as one
 		// field, so that the TABs between values become escapes too.
-		var list []byte
+		var room [256]byte
+		list := room[:0]
 		for i, e := range c.Extra {
 			if i > 0 {
 				list = append(list, '\t')
@@ -98,15 +99,18 @@ func AppendCommand(dst []byte, c *Command, m Minor) []byte {
 // copied, so line may be overwritten afterwards; the Args and Extra slices of
 // c are used again. The error is ErrNoCommand, ErrNUL or an UnknownFlagError,
 // each of which ends a connection; then c is of no use.
-func (c *Command) Parse(line []byte) error {
+func (c *Command) Parse(line []byte) error { return c.parse(string(line)) }
+
+// parse is Parse of text that does not change.
+func (c *Command) parse(line string) error {
 	*c = Command{Args: c.Args[:0], Extra: c.Extra[:0]}
-	if bytes.IndexByte(line, 0) >= 0 {
+	if strings.IndexByte(line, 0) >= 0 {
 		return ErrNUL
 	}
-	if bytes.Count(line, []byte{'\t'}) < 2 {
+	if strings.Count(line, "\t") < 2 {
 		return ErrNoCommand
 	}
-	field, rest, _ := strings.Cut(string(line), "\t")
+	field, rest, _ := strings.Cut(line, "\t")
 	flags, ok := unescapeString(field)
 	if !ok {
 		return ErrNUL

@@ -37,7 +37,11 @@ type ServerConn struct {
 	logs    atomic.Bool
 	started bool // the client's VERSION was read, so that it expects an answer
 	maxLine int
+	last    string // the line of the last command, for a client that repeats it
 }
+
+// keepLine is how long a line may be that is kept while its client is idle.
+const keepLine = 512
 
 // NewServerConn returns the server's side of nc. Lines after the handshake may
 // be up to maxLine bytes long; 0 means MaxLine.
@@ -250,7 +254,13 @@ func (s *ServerConn) ReadCommand(cmd *Command) error {
 		if err != nil {
 			return err
 		}
-		if err := cmd.Parse(line); err != nil {
+		text := s.last
+		if text != string(line) {
+			if text = string(line); len(text) <= keepLine {
+				s.last = text
+			}
+		}
+		if err := cmd.parse(text); err != nil {
 			return err
 		}
 		if cmd.Name != CommandOption {

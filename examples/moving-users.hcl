@@ -2,7 +2,7 @@
 # database of the moves block. See docs/moving-users.md.
 
 listener "main" {
-  address = "0.0.0.0:24245"
+  address = "127.0.0.1:24245"
 }
 
 client "doveadm" {

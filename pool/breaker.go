@@ -33,6 +33,9 @@ var (
 // backend which greets and then never answers is found out.
 type breaker struct {
 	cb       *gobreaker.TwoStepCircuitBreaker[struct{}]
+	closed   atomic.Bool
+	epoch    atomic.Uint64 // changes of the state so far
+	failing  atomic.Bool   // a failure was told since the last success
 	halfOpen atomic.Bool
 	open     time.Duration
 	born     time.Time
@@ -54,6 +57,7 @@ type breaker struct {
 
 func newBreaker(name string, c config.Breaker, log hclog.Logger) *breaker {
 	b := &breaker{open: c.Open, born: time.Now(), log: log}
+	b.closed.Store(true)
 	b.cb = gobreaker.NewTwoStepCircuitBreaker[struct{}](gobreaker.Settings{
 		Name:          name,
 		MaxRequests:   uint32(c.Probes),
@@ -66,6 +70,8 @@ func newBreaker(name string, c config.Breaker, log hclog.Logger) *breaker {
 }
 
 func (b *breaker) onChange(_ string, from, to State) {
+	b.epoch.Add(1)
+	b.closed.Store(to == Closed)
 	b.halfOpen.Store(to == HalfOpen)
 	b.until.Store(0)
 	switch to {
@@ -83,21 +89,56 @@ func (b *breaker) onChange(_ string, from, to State) {
 	}
 }
 
-// allow returns the function to tell the outcome to, or ErrBreakerOpen.
-func (b *breaker) allow() (done func(error), err error) {
-	done, err = b.cb.Allow()
+// verdict is what became of something that the breaker allowed; it is told
+// once. The zero value tells nobody.
+type verdict struct {
+	breaker *breaker
+	epoch   uint64
+	done    func(error) // gobreaker's; nil if the breaker was closed
+}
+
+// pending reports whether it is still to be told.
+func (v *verdict) pending() bool { return v.breaker != nil }
+
+// tell tells the breaker. While that is closed only failures matter to it, and
+// the first success behind one: the others take no lock.
+func (v *verdict) tell(err error) {
+	b := v.breaker
+	if b == nil {
+		return
+	}
+	v.breaker = nil
+	switch {
+	case v.done != nil:
+		v.done(err)
+		v.done = nil
+	case err == errNoVerdict || b.epoch.Load() != v.epoch:
+		// It says nothing about the state that the breaker is in now.
+	case err != nil:
+		b.tell(err)
+	case b.failing.Load():
+		b.tell(nil)
+	}
+}
+
+// allow returns what the outcome is told to, or ErrBreakerOpen.
+func (b *breaker) allow() (verdict, error) {
+	if epoch := b.epoch.Load(); b.closed.Load() {
+		return verdict{breaker: b, epoch: epoch}, nil
+	}
+	done, err := b.cb.Allow()
 	if err == gobreaker.ErrTooManyRequests && b.freeProbe() {
 		done, err = b.cb.Allow()
 	}
 	if err != nil {
-		return nil, ErrBreakerOpen
+		return verdict{}, ErrBreakerOpen
 	}
 	if b.halfOpen.Load() {
 		b.mu.Lock()
 		b.probe, b.probeSince = done, time.Now()
 		b.mu.Unlock()
 	}
-	return done, nil
+	return verdict{breaker: b, done: done}, nil
 }
 
 // freeProbe makes room for another probe if the last one takes longer than the
@@ -118,8 +159,14 @@ func (b *breaker) freeProbe() bool {
 
 // tell tells what became of something that was not asked for before.
 func (b *breaker) tell(err error) {
+	if err == nil {
+		b.failing.Store(false) // before, so that a failure meanwhile is not forgotten
+	}
 	if done, refused := b.cb.Allow(); refused == nil {
 		done(err)
+	}
+	if err != nil && err != errNoVerdict {
+		b.failing.Store(true)
 	}
 }
 
@@ -131,7 +178,12 @@ func (b *breaker) isOpen() bool {
 }
 
 // state may be called with the pool's lock held, report must follow without.
-func (b *breaker) state() State { return b.cb.State() }
+func (b *breaker) state() State {
+	if b.closed.Load() {
+		return Closed // which it remains until something is told
+	}
+	return b.cb.State()
+}
 
 func (b *breaker) timesOpened() uint64 {
 	b.mu.Lock()

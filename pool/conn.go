@@ -29,8 +29,7 @@ type Conn struct {
 	bulk     bool // lent to a bulk client
 	released bool
 
-	// done tells the breaker; nil once it has been called.
-	done func(error)
+	verdict verdict // for the breaker
 }
 
 // Client returns the connection itself. It belongs to the caller until
@@ -55,19 +54,14 @@ func (c *Conn) Reused() bool { return c.link.rested || c.link.commands > 0 }
 // each piece of a reply, by the owner of the connection.
 func (c *Conn) Answering() {
 	c.pool.noteAnswer()
-	if c.done != nil {
+	if c.verdict.pending() {
 		c.tell(nil)
 		c.pool.breaker.report()
 	}
 }
 
 // tell tells the breaker, once.
-func (c *Conn) tell(err error) {
-	if c.done != nil {
-		c.done(err)
-		c.done = nil
-	}
-}
+func (c *Conn) tell(err error) { c.verdict.tell(err) }
 
 // Release gives the connection back, its deadlines cleared. It must be called
 // once, and the connection must not be used afterwards.
@@ -86,7 +80,7 @@ func (c *Conn) Release(o Outcome) {
 		switch {
 		case p.ctx.Err() != nil || c.Severed():
 			c.tell(errNoVerdict) // Close may have cut it, or an operator
-		case c.done == nil:
+		case !c.verdict.pending():
 			p.breaker.tell(errLost) // Answering said that all is well
 		default:
 			c.tell(errLost)

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"strings"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -26,6 +27,7 @@ type DialFunc func(ctx context.Context) (*doveadm.ClientConn, error)
 // dialer opens connections to one backend.
 type dialer struct {
 	backend   config.Backend
+	places    *places
 	tls       *tlsfiles.Files // nil where TLS is off
 	passwords *passwords
 	stages    *stages // of a probe
@@ -36,11 +38,11 @@ type dialer struct {
 }
 
 func newDialer(b config.Backend, log hclog.Logger) *dialer {
-	d := &dialer{backend: b, passwords: newPasswords(b, log)}
+	d := &dialer{backend: b, places: &places{address: b.Address, resolver: net.DefaultResolver}, passwords: newPasswords(b, log)}
 	if b.TLS.Mode == config.TLSImplicit || b.TLS.Mode == config.TLSStartTLS {
 		name := b.TLS.ServerName
 		if name == "" {
-			name, _, _ = net.SplitHostPort(b.Address)
+			name = hostOf(b.Address)
 		}
 		d.tls = tlsfiles.NewClient(tlsfiles.Client{
 			ServerName: name,
@@ -50,6 +52,19 @@ func newDialer(b config.Backend, log hclog.Logger) *dialer {
 		}, log)
 	}
 	return d
+}
+
+// hostOf returns the name that the certificate of a backend has to be for: the
+// host, or the domain of a service.
+func hostOf(address string) string {
+	if service, ok := strings.CutPrefix(address, config.ServicePrefix); ok {
+		for strings.HasPrefix(service, "_") {
+			_, service, _ = strings.Cut(service, ".")
+		}
+		return service
+	}
+	host, _, _ := net.SplitHostPort(address)
+	return host
 }
 
 // Dial opens a logged-in connection to b. Those of a Pool resume the TLS
@@ -62,10 +77,9 @@ func Dial(ctx context.Context, b config.Backend) (*doveadm.ClientConn, error) {
 func (d *dialer) dial(ctx context.Context) (*doveadm.ClientConn, error) {
 	return d.passwords.each(func(password config.Secret) (*doveadm.ClientConn, error) {
 		begin := time.Now()
-		nd := net.Dialer{Timeout: d.backend.Timeouts.Connect}
-		nc, err := nd.DialContext(ctx, "tcp", d.backend.Address)
+		nc, err := d.places.connect(ctx, d.backend.Timeouts.Connect)
 		if err != nil {
-			return nil, err // names the address and what failed
+			return nil, err
 		}
 		connected := time.Now()
 		d.connects.Observe(connected.Sub(begin))

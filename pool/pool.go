@@ -98,11 +98,12 @@ type Pool struct {
 	all         map[*link]struct{}
 	idle        []*link // the most recently used is the last
 	dialing     int
-	closing     int     // forgotten, but perhaps not closed yet
-	garbage     []*link // those of closing that unlock is to close
-	interactive turns   // clients that wait
-	bulk        turns   // bulk clients that wait
-	bulkInUse   int     // connections that bulk clients have
+	closing     int       // forgotten, but perhaps not closed yet
+	garbage     []*link   // those of closing that unlock is to close
+	interactive turns     // clients that wait
+	bulk        turns     // bulk clients that wait
+	spare       []*waiter // for those who will wait
+	bulkInUse   int       // connections that bulk clients have
 	concurrency *concurrency
 	passed      int       // connections lent since a bulk client could have had one
 	epoch       uint64    // connections of an older epoch are not used again
@@ -166,27 +167,37 @@ func (p *Pool) Acquire(ctx context.Context, use Use) (*Conn, error) {
 // AcquireFor returns a connection for one command of a client; the caller
 // releases it. It waits at most acquire_timeout, and less if ctx ends.
 func (p *Pool) AcquireFor(ctx context.Context, use Use, client Client) (*Conn, error) {
-	if p.Operator() != Active {
-		return nil, ErrOutOfService // whatever the breaker says
+	c := new(Conn)
+	if err := p.AcquireInto(ctx, c, use, client); err != nil {
+		return nil, err
 	}
-	done, err := p.breaker.allow()
+	return c, nil
+}
+
+// AcquireInto is AcquireFor that takes the place of the Conn from the caller,
+// who can use it again after its Release.
+func (p *Pool) AcquireInto(ctx context.Context, c *Conn, use Use, client Client) error {
+	if p.Operator() != Active {
+		return ErrOutOfService // whatever the breaker says
+	}
+	verdict, err := p.breaker.allow()
 	p.breaker.report()
 	if err != nil {
 		p.mu.Lock()
 		p.stat.RejectedByBreaker++
 		p.mu.Unlock()
-		return nil, err
+		return err
 	}
-	c := &Conn{pool: p, done: done, bulk: client.Bulk}
+	*c = Conn{pool: p, verdict: verdict, bulk: client.Bulk}
 	p.busy.Add(1)
 	if err := p.provide(ctx, c, use, client); err != nil {
 		p.busy.Add(-1)
 		c.tell(errNoVerdict)
 		p.breaker.report()
-		return nil, err
+		return err
 	}
 	p.acquired.Add(1)
-	return c, nil
+	return nil
 }
 
 // provide gives c an idle connection or else one that it waits for. Those

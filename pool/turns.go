@@ -1,49 +1,75 @@
 package pool
 
-import "container/list"
-
 // turns is a queue in which clients take turns: it has rounds, and in each
 // round a client has one place. So who has a thousand commands to run keeps
 // others from theirs no longer than who has one. The pool's mu guards it.
 type turns struct {
-	rounds []*list.List // of *waiter; the first is not empty
-	number uint64       // of the first round, counted from the first of all
+	rounds []*chain // the first is not empty
+	number uint64   // of the first round, counted from the first of all
 	lines  map[string]*line
 	length int
+	spare  []*chain // empty ones
+	room   []*chain // that rounds is a part of
 }
 
 // line is what one client has in a queue.
 type line struct {
 	client  string
-	waiters list.List // oldest first
-	served  uint64    // the round after the last one in which it was served
+	waiters chain  // oldest first
+	served  uint64 // the round after the last one in which it was served
 }
 
 // join lets w wait in the first round in which its client has no place.
 func (q *turns) join(w *waiter) {
 	ln := q.line(w.client.Name)
 	round := max(q.number, ln.served)
-	if last := ln.waiters.Back(); last != nil {
-		round = max(round, last.Value.(*waiter).round+1)
+	if last := ln.waiters.back; last != nil {
+		round = max(round, last.waiter.round+1)
 	}
 	for q.number+uint64(len(q.rounds)) <= round {
-		q.rounds = append(q.rounds, list.New())
+		q.addRound()
 	}
 	w.round = round
-	w.place = q.rounds[round-q.number].PushBack(w)
-	w.inLine = ln.waiters.PushBack(w)
+	w.stand()
+	q.rounds[round-q.number].pushBack(&w.place)
+	ln.waiters.pushBack(&w.inLine)
 	q.length++
 }
 
 // rejoin lets w wait before all others.
 func (q *turns) rejoin(w *waiter) {
 	if len(q.rounds) == 0 {
-		q.rounds = append(q.rounds, list.New())
+		q.addRound()
 	}
 	w.round = q.number
-	w.place = q.rounds[0].PushFront(w)
-	w.inLine = q.line(w.client.Name).waiters.PushFront(w)
+	w.stand()
+	q.rounds[0].pushFront(&w.place)
+	q.line(w.client.Name).waiters.pushFront(&w.inLine)
 	q.length++
+}
+
+// addRound uses an empty round again, if there is one, and the room in front of
+// the rounds.
+func (q *turns) addRound() {
+	if len(q.rounds) == cap(q.rounds) {
+		if cap(q.room) < 2*len(q.rounds)+1 {
+			q.room = make([]*chain, 0, 4*len(q.rounds)+8)
+		}
+		q.rounds = append(q.room[:0], q.rounds...)
+	}
+	n := len(q.spare)
+	if n == 0 {
+		q.rounds = append(q.rounds, new(chain))
+		return
+	}
+	q.rounds = append(q.rounds, q.spare[n-1])
+	q.spare = q.spare[:n-1]
+}
+
+// stand prepares w for its places in the queue.
+func (w *waiter) stand() {
+	w.queued = true
+	w.place.waiter, w.inLine.waiter = w, w
 }
 
 func (q *turns) line(client string) *line {
@@ -58,20 +84,28 @@ func (q *turns) line(client string) *line {
 	return ln
 }
 
+// maxSpare is how many rounds and waiters are kept for later.
+const maxSpare = 256
+
 // leave takes w off the queue. served: its client has had its turn.
 func (q *turns) leave(w *waiter, served bool) {
 	ln := q.lines[w.client.Name]
 	if served {
 		ln.served = w.round + 1
 	}
-	ln.waiters.Remove(w.inLine)
-	q.rounds[w.round-q.number].Remove(w.place)
-	w.place, w.inLine = nil, nil
+	ln.waiters.remove(&w.inLine)
+	q.rounds[w.round-q.number].remove(&w.place)
+	w.queued = false
 	q.length--
-	for len(q.rounds) > 0 && q.rounds[0].Len() == 0 {
-		q.rounds = q.rounds[1:]
-		q.number++
+	done := 0
+	for done < len(q.rounds) && q.rounds[done].length == 0 {
+		if len(q.spare) < maxSpare {
+			q.spare = append(q.spare, q.rounds[done])
+		}
+		done++
 	}
+	q.rounds = q.rounds[done:] // all may be on its way through them
+	q.number += uint64(done)
 	if q.length == 0 {
 		clear(q.lines) // nobody waits who could be owed a turn
 	}
@@ -81,9 +115,9 @@ func (q *turns) leave(w *waiter, served bool) {
 // leave.
 func (q *turns) all(yield func(*waiter) bool) {
 	for _, round := range q.rounds {
-		for e := round.Front(); e != nil; {
-			w := e.Value.(*waiter)
-			e = e.Next()
+		for k := round.front; k != nil; {
+			w := k.waiter
+			k = k.next
 			if !yield(w) {
 				return
 			}
@@ -109,11 +143,11 @@ func (q *turns) last(prefer string) *waiter {
 			most = ln
 		}
 	}
-	return most.waiters.Back().Value.(*waiter)
+	return most.waiters.back.waiter
 }
 
 func (ln *line) longer(other *line, prefer string) bool {
-	switch n, m := ln.waiters.Len(), other.waiters.Len(); {
+	switch n, m := ln.waiters.length, other.waiters.length; {
 	case n != m:
 		return n > m
 	case ln.client == prefer || other.client == prefer:

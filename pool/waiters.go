@@ -1,7 +1,6 @@
 package pool
 
 import (
-	"container/list"
 	"context"
 	"fmt"
 	"iter"
@@ -24,8 +23,11 @@ type waiter struct {
 
 	// Of its queue.
 	round  uint64
-	place  *list.Element // in the round; nil while not in the queue
-	inLine *list.Element // in the line of its client
+	queued bool
+	place  knot // in the round
+	inLine knot // in the line of its client
+
+	timer *time.Timer // of acquire_timeout; nil until one was needed
 }
 
 // interactiveTurns is after how many connections that went to others, while it
@@ -35,18 +37,19 @@ const interactiveTurns = 8
 // wait gives c a connection in its turn. One that was handed on and turns out
 // to be dead does not cost it its turn.
 func (p *Pool) wait(ctx context.Context, c *Conn, use Use, client Client) error {
-	var timeout <-chan time.Time
-	if t := p.limits.AcquireTimeout; t > 0 {
-		timer := time.NewTimer(t)
-		defer timer.Stop()
-		timeout = timer.C
-	}
-	w := &waiter{conn: c, client: client, use: use, since: time.Now(), ready: make(chan error, 1)}
 	p.mu.Lock()
+	w := p.newWaiter()
+	w.conn, w.client, w.use, w.since = c, client, use, time.Now()
 	queued := p.enqueue(w)
 	p.unlock()
 	if !queued {
 		return ErrQueueFull
+	}
+	defer p.free(w)
+	var timeout <-chan time.Time
+	if t := p.limits.AcquireTimeout; t > 0 {
+		timeout = w.startTimer(t)
+		defer w.timer.Stop()
 	}
 	for {
 		if err := p.await(ctx, timeout, w); err != nil || !c.Reused() {
@@ -63,6 +66,36 @@ func (p *Pool) wait(ctx context.Context, c *Conn, use Use, client Client) error 
 		p.queue(w).rejoin(w)
 		p.unlock()
 	}
+}
+
+// newWaiter uses one again, if there is one. The caller holds mu.
+func (p *Pool) newWaiter() *waiter {
+	n := len(p.spare)
+	if n == 0 {
+		return &waiter{ready: make(chan error, 1)}
+	}
+	w := p.spare[n-1]
+	p.spare = p.spare[:n-1]
+	return w
+}
+
+// free keeps a waiter that was answered, or has left, for the next one.
+func (p *Pool) free(w *waiter) {
+	w.conn = nil
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if len(p.spare) < maxSpare {
+		p.spare = append(p.spare, w)
+	}
+}
+
+func (w *waiter) startTimer(t time.Duration) <-chan time.Time {
+	if w.timer == nil {
+		w.timer = time.NewTimer(t)
+	} else {
+		w.timer.Reset(t)
+	}
+	return w.timer.C
 }
 
 // queue returns where w waits. The caller holds mu.
@@ -83,7 +116,7 @@ func (p *Pool) waiting() int { return p.interactive.length + p.bulk.length }
 func (p *Pool) enqueue(w *waiter) bool {
 	p.queue(w).join(w)
 	p.serve()
-	if w.place == nil || p.waiting()-p.dialing-p.closing <= p.limits.MaxWaiting {
+	if !w.queued || p.waiting()-p.dialing-p.closing <= p.limits.MaxWaiting {
 		return true
 	}
 	p.stat.QueueFull++
@@ -111,7 +144,7 @@ func (p *Pool) await(ctx context.Context, timeout <-chan time.Time, w *waiter) e
 	}
 	p.mu.Lock()
 	defer p.unlock()
-	if w.place == nil {
+	if !w.queued {
 		return <-w.ready // answered while it gave up
 	}
 	p.leave(w, false)

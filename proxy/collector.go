@@ -291,6 +291,16 @@ func (c *collection) process(p *Proxy) {
 	for name, decided := range p.snapshot.Load().decided {
 		c.send(routeDecisions, float64(decided.Load()), name)
 	}
+	told := make(map[string]bool) // several routes may have the same file
+	for _, m := range p.snapshot.Load().table.Maps() {
+		if told[m.Path] {
+			continue
+		}
+		told[m.Path] = true
+		c.send(mapUsers, float64(m.Users), m.Path)
+		c.send(mapRead, seconds(m.Read), m.Path)
+		c.send(mapFailing, truth(m.Err != nil), m.Path)
+	}
 }
 
 func truth(is bool) float64 {

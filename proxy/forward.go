@@ -159,7 +159,14 @@ func (t *task) forward(snap *snapshot) (keep bool, err error) {
 		wanted = pool.Fresh
 	}
 	use := wanted
-	shard := snap.shards[t.res.shard]
+	shard, err := t.serving(snap)
+	if errors.Is(err, pool.ErrClosed) {
+		return true, err
+	}
+	if err != nil {
+		t.res.outcome, t.res.reason = noRoute, err.Error()
+		return t.answer(doveadm.CodeTempFail), nil
+	}
 	t.client = snap.clients[t.session.client]
 	t.res.asked, t.res.meter = shard.members[0].Name(), shard.members[0].meter
 	backends, refused := t.whenNotPaused(shard)

@@ -153,7 +153,7 @@ func TestBulkClient(t *testing.T) {
 		second.Name, second.Priority = "second", config.PriorityInteractive
 		c.Clients = append(c.Clients, second)
 		first(c).Pool.MaxOpen, first(c).Pool.MaxBulk = 3, 2
-		c.Routes[0].Users = []string{"alice", "night*"}
+		c.Routes[0].Match.Users = []string{"alice", "night*"}
 	})
 	var bulk []*client
 	for range 10 {

@@ -56,6 +56,9 @@ var (
 	commandsRunning  = gauge("commands_running", "Commands that run or wait now.")
 	clientCommands   = counter("client_commands_total", "Commands of a client, by how they ended.", "client", "outcome")
 	routeDecisions   = counter("route_decisions_total", "Commands that were routed, by the route that named the shard.", "route")
+	mapUsers         = gauge("route_map_users", "Lines of a map of users that is in use, those of domains included.", "path")
+	mapRead          = gauge("route_map_read_timestamp_seconds", "When the map that is in use was read.", "path")
+	mapFailing       = gauge("route_map_failing", "1: the file has changed and cannot be used, so what was read before is.", "path")
 )
 
 // Of pools and backends.

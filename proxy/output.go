@@ -2,16 +2,14 @@ package proxy
 
 import (
 	"errors"
-	"net"
-	"syscall"
 	"time"
 
 	"github.com/doveadm-proxy/doveadm-proxy/doveadm"
 )
 
 // output is the reply of one task on its way to the client. Nothing of it
-// blocks but finish: what the client does not take at once, or what has to wait
-// for its turn, is spooled.
+// blocks for long but finish: what the client does not take soon, or what has to
+// wait for its turn, is spooled.
 type output struct {
 	task    *task
 	turn    <-chan struct{} // closed when the replies before this one are written; nil: there is none
@@ -19,12 +17,18 @@ type output struct {
 	buf     []byte
 	started bool // something has been sent or spooled
 	midLine bool // the log channel stands inside a line
+	waited  time.Duration // for the client, instead of spooling
 	spool   *spool
 	err     error // the client is gone, or over a limit
 }
 
 // flushSize is how much is gathered at most before it is written.
 const flushSize = 64 << 10
+
+// patience is how long all of a reply may wait for its client before the rest is
+// spooled. One that keeps pace with the backend but for moments costs no copies,
+// and one that does not keeps the backend for no longer than that.
+const patience = 250 * time.Millisecond
 
 // errSessionOver is what replies get that come behind one with which the
 // session ended.
@@ -136,7 +140,12 @@ func (o *output) flush() error {
 		}
 		s := o.task.session
 		s.writing.Lock()
-		rest, o.err = trySend(s.nc, rest)
+		rest, o.err = s.trySend(rest)
+		if left := patience - o.waited; len(rest) > 0 && o.err == nil && left > time.Millisecond {
+			begin := time.Now()
+			rest, o.err = s.sendWithin(rest, left)
+			o.waited += time.Since(begin)
+		}
 		s.partial = len(rest) > 0
 		s.writing.Unlock()
 	}
@@ -174,6 +183,7 @@ func (o *output) finish() error {
 		}
 		s.writing.Lock()
 		s.partial = o.err != nil
+		s.nc.SetWriteDeadline(time.Time{}) // the spool has set one
 		s.writing.Unlock()
 	}
 	o.buf = o.buf[:0]
@@ -186,37 +196,4 @@ func (o *output) abandon() {
 		o.spool.abandon()
 	}
 	o.buf = o.buf[:0]
-}
-
-// trySend writes what the socket takes without waiting and returns the rest.
-// Connections that are no sockets take nothing.
-func trySend(nc net.Conn, p []byte) ([]byte, error) {
-	sc, ok := nc.(syscall.Conn)
-	if !ok {
-		return p, nil
-	}
-	raw, err := sc.SyscallConn()
-	if err != nil {
-		return p, err
-	}
-	nc.SetWriteDeadline(time.Time{})
-	var sendErr error
-	err = raw.Write(func(fd uintptr) bool {
-		for len(p) > 0 {
-			var n int
-			n, sendErr = syscall.Write(int(fd), p)
-			if sendErr == syscall.EINTR {
-				continue
-			}
-			if sendErr != nil {
-				break
-			}
-			p = p[n:]
-		}
-		return true
-	})
-	if err == nil && !errors.Is(sendErr, syscall.EAGAIN) {
-		err = sendErr
-	}
-	return p, err
 }

@@ -63,6 +63,7 @@ func (r *relay) send() error {
 	t := r.task
 	r.inputDone = t.input == nil
 	cmd := t.cmd
+	cmd.User = t.userAtBackend()
 	minor := r.client().ServerMinor()
 	if t.request.spellOut && minor >= doveadm.MinorExtraFields {
 		cmd.Args = t.request.info.SpellOut(cmd.Args)

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/doveadm-proxy/doveadm-proxy/doveadm"
+	"github.com/doveadm-proxy/doveadm-proxy/internal/lookup"
 	"github.com/doveadm-proxy/doveadm-proxy/router"
 )
 
@@ -18,6 +19,7 @@ type routed struct {
 	changes uint64        // of the table
 	at      time.Time
 	shard   string
+	target  *lookup.Target // of the decision
 	decided *atomic.Uint64 // counts for the route that named it
 	refused *refusal
 }
@@ -50,33 +52,50 @@ func (s *snapshot) shardOf(ctx context.Context, r *request) (string, *refusal) {
 	if r.routed.table == s.table && r.routed.changes == changes && time.Since(r.routed.at) < routedTime {
 		return r.routed.shard, r.routed.refused
 	}
-	shard, route, refused := s.askShard(ctx, r)
+	d, refused := s.askShard(ctx, r)
 	if refused == nil || refused.outcome != noRoute {
-		r.routed = routed{s.table, changes, time.Now(), shard, s.decided[route], refused}
+		r.routed = routed{s.table, changes, time.Now(), d.Shard, d.Target, s.decided[d.Route], refused}
 	}
-	return shard, refused
+	return d.Shard, refused
 }
 
-func (s *snapshot) askShard(ctx context.Context, r *request) (shard, route string, refused *refusal) {
+func (s *snapshot) askShard(ctx context.Context, r *request) (router.Decision, *refusal) {
 	user := r.cmd.User
 	if user == "" {
 		// No user, no route; where there is one shard none is needed.
 		if shard, ok := s.only(); ok {
-			return shard, "", nil
+			return router.Decision{Shard: shard}, nil
 		}
 		if r.info.Kind == doveadm.GlobalCommand {
-			return "", "", &refusal{denied, doveadm.CodeUsage, r.cmd.Name + " is not for a mail user, and the user name field names none whose backend it could go to"}
+			return router.Decision{}, &refusal{denied, doveadm.CodeUsage, r.cmd.Name + " is not for a mail user, and the user name field names none whose backend it could go to"}
 		}
-		return "", "", &refusal{noUser, doveadm.CodeNoUser, "no user name given"}
+		return router.Decision{}, &refusal{noUser, doveadm.CodeNoUser, "no user name given"}
 	}
 	decision, err := s.table.Route(ctx, user)
 	switch {
 	case errors.Is(err, router.ErrClosed):
-		return "", "", routesClosed
+		return router.Decision{}, routesClosed
 	case errors.Is(err, router.ErrNoRoute):
-		return "", "", &refusal{noUser, doveadm.CodeNoUser, "no route names a shard for the user"}
+		return router.Decision{}, &refusal{noUser, doveadm.CodeNoUser, "no route names a shard for the user"}
 	case err != nil:
-		return "", "", &refusal{noRoute, doveadm.CodeTempFail, err.Error()}
+		return router.Decision{}, &refusal{noRoute, doveadm.CodeTempFail, err.Error()}
 	}
-	return decision.Shard, decision.Route, nil
+	return decision, nil
+}
+
+// serving returns the shard that a command was routed to: one of the
+// configuration, or one made of a server that a route names by its address.
+func (t *task) serving(snap *snapshot) (*shard, error) {
+	if target := t.request.routed.target; target != nil && t.res.shard == "" {
+		return snap.targeted(target)
+	}
+	return snap.shards[t.res.shard], nil
+}
+
+// userAtBackend returns the name that the backend is sent.
+func (t *task) userAtBackend() string {
+	if target := t.request.routed.target; target != nil && target.User != "" {
+		return target.User
+	}
+	return t.cmd.User
 }

@@ -55,9 +55,11 @@ type session struct {
 	tunnels  atomic.Bool    // one of them is a tunnel, which reads what the client says
 	knockAt  time.Time      // when to knock next; zero: the client may say more. Only watch uses it
 
-	// writing is held while nc is written to. It guards partial.
+	// writing is held while nc is written to. It guards partial and sender. When
+	// it is not held, nc of a task that goes on has no write deadline.
 	writing sync.Mutex
 	partial bool // what is written next goes on with a packet
+	sender  sender
 
 	// nc is what the session speaks on: the socket, or TLS on it. It changes in
 	// the handshake only, where mu guards it against endWhenIdle.
@@ -460,19 +462,27 @@ const logPrefix = "doveadm-proxy: "
 // not taken for one that takes nothing.
 const writePiece = 16 << 10
 
-// write sends p, each piece of it within write_timeout.
+// write sends p, each piece of it within write_timeout. Most replies fit into
+// the socket, and need no deadline.
 func (s *session) write(p []byte) error {
-	timeout := s.proxy.snapshot.Load().config.Limits.WriteTimeout
 	s.writing.Lock()
 	defer s.writing.Unlock()
 	s.partial = true
-	for len(p) > 0 {
-		n := min(len(p), writePiece)
-		s.nc.SetWriteDeadline(time.Now().Add(timeout))
-		if _, err := s.nc.Write(p[:n]); err != nil {
-			return explainWrite(err, timeout)
+	p, err := s.trySend(p)
+	if err != nil {
+		return err
+	}
+	if len(p) > 0 {
+		timeout := s.proxy.snapshot.Load().config.Limits.WriteTimeout
+		for len(p) > 0 {
+			n := min(len(p), writePiece)
+			s.nc.SetWriteDeadline(time.Now().Add(timeout))
+			if _, err := s.nc.Write(p[:n]); err != nil {
+				return explainWrite(err, timeout)
+			}
+			p = p[n:]
 		}
-		p = p[n:]
+		s.nc.SetWriteDeadline(time.Time{})
 	}
 	s.partial = false
 	return nil

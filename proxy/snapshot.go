@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"reflect"
-	"sync"
 	"sync/atomic"
 	"time"
 
@@ -21,7 +20,7 @@ import (
 )
 
 // snapshot is one configuration at work. It does not change, but for the
-// servers that referrals lead to.
+// servers that no shard names.
 type snapshot struct {
 	meters *meters
 	log    hclog.Logger
@@ -34,10 +33,7 @@ type snapshot struct {
 	pools    map[string]*pool.Pool     // by name of the backend
 	decided  map[string]*atomic.Uint64 // commands, by the route that named their shard
 
-	// Servers that only referrals name, by address.
-	mu        sync.Mutex
-	elsewhere map[string]*backend
-	closed    bool
+	elsewhere elsewhere
 }
 
 // client is a client of the configuration, with the places that its commands
@@ -267,7 +263,7 @@ func (s *snapshot) without(next *snapshot) []*pool.Pool {
 			left = append(left, p)
 		}
 	}
-	return append(left, s.closeElsewhere()...)
+	return append(left, s.elsewhere.close()...)
 }
 
 // logAges tells how old the passwords of the clients are.

@@ -17,6 +17,10 @@ type BackendStatus struct {
 	MaxOpen int
 	Stat    pool.Stat
 
+	Retries   uint64 // commands sent again
+	Failovers uint64 // commands that another backend of the shard ran instead
+	Referrals uint64 // commands that it sent elsewhere
+
 	Available bool // nothing speaks against it
 }
 
@@ -29,6 +33,7 @@ func (p *Proxy) Backends() []BackendStatus {
 			all = append(all, BackendStatus{
 				Shard: c.Name, Name: b.Name(), Address: b.address, Standby: b.config.Standby,
 				Since: p.wishes.get(b.Name()).Since, MaxOpen: b.limits.MaxOpen, Stat: b.Stat(), Available: b.Available(),
+				Retries: b.meter.retries.Load(), Failovers: b.meter.failovers.Load(), Referrals: b.meter.referrals.Load(),
 			})
 		}
 	}

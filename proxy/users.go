@@ -112,8 +112,10 @@ func (p *Proxy) ShowUser(ctx context.Context, name string) (UserState, error) {
 		var d router.Decision
 		if d, s.Err = snap.table.Route(ctx, name); s.Err == nil {
 			s.Shard, s.Route, s.Reason = d.Shard, d.Route, d.Reason
-			for _, b := range snap.shards[d.Shard].inOrder(name) {
-				s.Backends = append(s.Backends, b.Name())
+			if shard := snap.shards[d.Shard]; shard != nil {
+				for _, b := range shard.inOrder(name) {
+					s.Backends = append(s.Backends, b.Name())
+				}
 			}
 		}
 	}

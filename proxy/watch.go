@@ -82,6 +82,7 @@ func (s *session) knock() {
 	s.knockAt = now.Add(knockInterval)
 	s.nc.SetWriteDeadline(now.Add(watchInterval))
 	s.nc.Write(nothing)
+	s.nc.SetWriteDeadline(time.Time{})
 }
 
 // poll returns which of events hold, and those that are always asked for. Of

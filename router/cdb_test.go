@@ -45,7 +45,7 @@ func TestCDB(t *testing.T) {
 			t.Errorf("%.40q is on %q; want %q", user, got, want)
 		}
 	}
-	want := []Answer{{table.routes[0].name(), "s3", "the map has a line for the user's domain", nil}}
+	want := []Answer{{Route: table.routes[0].name(), Shard: "s3", Reason: "the map has a line for the user's domain"}}
 	if diff := cmp.Diff(want, table.Explain(t.Context(), "eve@example.org")); diff != "" {
 		t.Errorf("Explain (-want +got):\n%s", diff)
 	}

@@ -15,9 +15,10 @@
 //
 // # Match
 //
-// A match route gives the users of its patterns to one shard. In a pattern, *
-// stands for any characters or none and ? for exactly one (of UTF-8), the @
-// included; all else stands for itself.
+// A match route gives the users of its patterns, domains and regular
+// expressions to one shard. In a pattern, * stands for any characters or none
+// and ? for exactly one (of UTF-8), the @ included; all else stands for itself.
+// A domain is what follows the first @. An expression has to match all of a user.
 //
 // # File
 //
@@ -29,9 +30,13 @@
 //
 // # Ring
 //
-// A ring route spreads all users over its shards by rendezvous hashing (highest
-// random weight): each pair of user and shard has a score, and the highest
-// wins.
+// A ring route spreads all users over its shards, or those whom its selectors
+// name. Its algorithm is one of two.
+//
+// # Rendezvous
+//
+// By rendezvous hashing (highest random weight) each pair of user and shard has
+// a score, and the highest wins.
 //
 // The algorithm is a promise. Users must not move to another shard because of
 // a new release, so it never changes; another one would get another name. It
@@ -55,6 +60,28 @@
 // of one that is removed spread over all others and nobody else moves. Renaming
 // a shard is removing one and adding one.
 //
-// Weights, should they come, multiply -1/ln((score+0.5)/2^64). For equal weights
-// that grows with the score, so they would move nobody who asked for none.
+// Where weights differ, the shard wins whose
+//
+//	-weight(s) / ln((score(u, s)+0.5)/2^64)
+//
+// is the highest; shards of weight 0 take no part. For equal weights that grows
+// with the score, so that weights move nobody who asked for none. It is computed
+// with 64-bit floating-point numbers. More weight for a shard takes users from
+// all others and moves nobody else.
+//
+// # Director
+//
+// The answers are those of a director of Dovecot 2.3 (src/director/mail-host.c and
+// src/lib-mail/mail-user-hash.c). With h(s) as the first 4 bytes of MD5(s), as a
+// big-endian integer:
+//
+//   - A mail server that is not down and has the ring's tag has vhosts 0, 1, ...
+//     up to its vhost count, 100 by default, at h("ADDRESS-NUMBER"). The address
+//     is written as inet_ntop does.
+//   - A user is at h(USER), where USER is what director_username_hash makes of
+//     it, but at 1 instead of 0.
+//   - The user's server is that of the vhost with that hash, else with the next
+//     higher one, else with the lowest of all. Vhosts of equal hashes stand in the
+//     order of addresses, IPv4 first; of several with the user's own hash, a binary
+//     search finds the one it meets first.
 package router

@@ -22,7 +22,7 @@ const ExceptionsRoute = "moves"
 func (t *Table) Except(e Exceptions, shards []string) {
 	r := &exceptions{known: e, decisions: make(map[string]Decision)}
 	for _, shard := range shards {
-		r.decisions[shard] = Decision{shard, ExceptionsRoute, "the user was moved there"}
+		r.decisions[shard] = Decision{Shard: shard, Route: ExceptionsRoute, Reason: "the user was moved there"}
 	}
 	t.routes = append([]route{r}, t.routes...)
 }

@@ -28,9 +28,9 @@ func newFile(name string, r config.Route, names *Names, shards []string, before 
 	}
 	f := &file{label: name, from: from}
 	for _, shard := range shards {
-		f.byUser = append(f.byUser, Decision{shard, name, "the map has a line for the user"})
-		f.byDomain = append(f.byDomain, Decision{shard, name, "the map has a line for the user's domain"})
-		f.byDefault = append(f.byDefault, Decision{shard, name, "the map has a default line (*)"})
+		f.byUser = append(f.byUser, Decision{Shard: shard, Route: name, Reason: "the map has a line for the user"})
+		f.byDomain = append(f.byDomain, Decision{Shard: shard, Route: name, Reason: "the map has a line for the user's domain"})
+		f.byDefault = append(f.byDefault, Decision{Shard: shard, Route: name, Reason: "the map has a default line (*)"})
 	}
 	return f, nil
 }

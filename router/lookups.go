@@ -247,6 +247,9 @@ func (l *lookups) ask(ctx context.Context, user string) (lookup.Place, bool, err
 		l.listen.Do(func() { n.Notify(l.forget, l.doubt) })
 	}
 	place, found, err := l.source.Lookup(ctx, user)
+	if err == nil && found && place.Target == nil {
+		place.Target = lookup.ParseTarget(place.Shard)
+	}
 	switch {
 	case err == nil:
 		verdict = nil

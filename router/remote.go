@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"github.com/doveadm-proxy/doveadm-proxy/config"
+	"github.com/doveadm-proxy/doveadm-proxy/internal/authmaster"
+	"github.com/doveadm-proxy/doveadm-proxy/internal/lookup"
 	"github.com/doveadm-proxy/doveadm-proxy/internal/lookup/httpsource"
 	"github.com/doveadm-proxy/doveadm-proxy/internal/lookup/ldapsource"
 	"github.com/doveadm-proxy/doveadm-proxy/internal/lookup/sqlsource"
@@ -37,6 +39,8 @@ func newSource(r config.Route) (Source, []error) {
 		source, err = ldapsource.New(r.LDAP, r.Lookup)
 	case "http":
 		source, err = httpsource.New(r.HTTP, r.Lookup)
+	case "dovecot-auth":
+		source = authmaster.NewSource(r.Auth)
 	default:
 		return nil, nil
 	}
@@ -47,7 +51,7 @@ func newSource(r config.Route) (Source, []error) {
 }
 
 // kinds are the kinds of routes.
-const kinds = "match, file, sql, ldap, http or ring"
+const kinds = "match, file, sql, ldap, http, dovecot-auth or ring"
 
 // remoteName names a route that asks elsewhere by its kind, and by its number
 // from the second one on.
@@ -109,6 +113,14 @@ func (r *remote) decide(ctx context.Context, user string) (Decision, bool, error
 		decisions = r.stale
 	}
 	d, ok := decisions[a.place.Shard]
+	if !ok && a.place.Target != nil {
+		d, err = r.aim(a.place.Target, decisions)
+		ok = err == nil
+		if !ok && a.age > r.config.Lookup.Cache.NegativeTTL {
+			r.lookups.forget(user)
+		}
+		return d, ok, err
+	}
 	if !ok {
 		if a.age > r.config.Lookup.Cache.NegativeTTL {
 			r.lookups.forget(user) // it may have been put right
@@ -116,6 +128,29 @@ func (r *remote) decide(ctx context.Context, user string) (Decision, bool, error
 		return Decision{}, false, fmt.Errorf("the lookup names what is not there: %w", checkShard(a.place.Shard, r.shards))
 	}
 	return d, true, nil
+}
+
+// aim decides for a server that an answer names by its address: the shard that
+// has it, or itself.
+func (r *remote) aim(t *lookup.Target, decisions map[string]Decision) (Decision, error) {
+	for _, address := range t.Addresses {
+		if shard, ok := r.config.Lookup.Backends[address]; ok {
+			d := decisions[shard]
+			if t.User != "" {
+				d.Target = t
+			}
+			return d, nil
+		}
+	}
+	if !t.IP.IsValid() {
+		return Decision{}, fmt.Errorf("the lookup names %q, and no backend has this address: only IP addresses in networks may be named that no backend has", t.Address())
+	}
+	for _, network := range r.config.Lookup.Networks {
+		if network.Contains(t.IP) {
+			return Decision{Route: r.label, Reason: "the lookup names a server that no shard has, in networks of the route", Target: t}, nil
+		}
+	}
+	return Decision{}, fmt.Errorf("the lookup names %q, and no backend has this address, nor do networks of the route have it", t.Address())
 }
 
 func (r *remote) explain(ctx context.Context, user string) (string, error) {
@@ -126,6 +161,12 @@ func (r *remote) explain(ctx context.Context, user string) (string, error) {
 	text := "the lookup does not know the user"
 	if a.found {
 		text = "the lookup names " + a.place.Shard
+		if t := a.place.Target; t != nil && a.place.Shard == "" {
+			text += t.Address()
+			if t.User != "" {
+				text += fmt.Sprintf(", as user %q", t.User)
+			}
+		}
 	}
 	if a.age > 0 {
 		text += fmt.Sprintf(", as of %s ago", a.age.Round(time.Millisecond))

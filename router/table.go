@@ -7,10 +7,12 @@ import (
 	"slices"
 	"strings"
 	"sync/atomic"
+	"time"
 
 	"github.com/hashicorp/go-hclog"
 
 	"github.com/doveadm-proxy/doveadm-proxy/config"
+	"github.com/doveadm-proxy/doveadm-proxy/internal/lookup"
 )
 
 // ErrNoRoute says that no route names a shard for the user. It is an answer,
@@ -28,9 +30,21 @@ type Table struct {
 
 // Decision is a shard together with who decided so and why.
 type Decision struct {
-	Shard  string
+	Shard  string // empty: Target is the server
 	Route  string // match #2, file /etc/doveadm-proxy/users.map, or ring
 	Reason string // one clause for a person to read
+	// Target is a server that no shard has, or says how that of the shard is to
+	// be spoken to; nil as a rule.
+	Target *lookup.Target
+}
+
+// Place returns the name of the shard, or the address of a server that no shard
+// has; empty if there is neither.
+func (d Decision) Place() string {
+	if d.Shard == "" && d.Target != nil {
+		return d.Target.Address()
+	}
+	return d.Shard
 }
 
 // route is one element of the chain.
@@ -62,7 +76,7 @@ func New(names *Names, routes []config.Route, shards []string) (*Table, error) {
 func (t *Table) Next(names *Names, routes []config.Route, shards []string) (*Table, error) {
 	next := &Table{names: names}
 	var errs []error
-	matches := 0
+	matches, rings := 0, 0
 	for i, r := range routes {
 		var built route
 		var problems []error
@@ -76,8 +90,11 @@ func (t *Table) Next(names *Names, routes []config.Route, shards []string) (*Tab
 			name = "file " + r.Path
 			built, problems = newFile(name, r, names, shards, t)
 		case "ring":
-			built, problems = newRing(name, r, shards)
-			if after := len(routes) - 1 - i; after > 0 {
+			if rings++; rings > 1 {
+				name = fmt.Sprintf("ring #%d", rings)
+			}
+			built, problems = newRing(name, r, names, shards)
+			if after := len(routes) - 1 - i; after > 0 && r.Match.Empty() {
 				problems = append(problems, fmt.Errorf("it decides for every user, so what stands after it "+
 					"(%d of the routes) is never asked: move it to the end", after))
 			}
@@ -153,10 +170,11 @@ func (t *Table) Route(ctx context.Context, user string) (Decision, error) {
 
 // Answer is what one route says about a user.
 type Answer struct {
-	Route  string // as in Decision
-	Shard  string // empty: the route leaves the user to the next one
-	Reason string // as in Decision, in more detail: the line of a map
-	Err    error  // the route could not find out its answer; no other is asked
+	Route  string        // as in Decision
+	Shard  string        // or the address of a server; empty: the route leaves the user to the next one
+	Reason string        // as in Decision, in more detail: the line of a map
+	Err    error         // the route could not find out its answer; no other is asked
+	Age    time.Duration // of an answer from a cache; 0: it is new, or the route has none
 }
 
 // Explain returns the answers of the routes that are asked for user, in their
@@ -169,7 +187,7 @@ func (t *Table) Explain(ctx context.Context, user string) []Answer {
 	var answers []Answer
 	for _, r := range t.routes {
 		d, ok, err := r.decide(ctx, normal)
-		answer := Answer{Route: r.name(), Shard: d.Shard, Err: err}
+		answer := Answer{Route: r.name(), Shard: d.Place(), Err: err}
 		if err == nil {
 			answer.Reason, answer.Err = r.explain(ctx, normal)
 		}

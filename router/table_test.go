@@ -37,18 +37,18 @@ func TestRoute(t *testing.T) {
 	t.Parallel()
 	path := mapFile(t, "bob@example.com s3\n@example.org\ts1\n")
 	table := newTable(t,
-		config.Route{Kind: "match", Users: []string{"*@sales.example", "Boss@*"}, Shard: "s2"},
-		config.Route{Kind: "match", Users: []string{"b?b@sales.example"}, Shard: "s3"}, // the first route decides
+		config.Route{Kind: "match", Match: config.Match{Users: []string{"*@sales.example", "Boss@*"}}, Shard: "s2"},
+		config.Route{Kind: "match", Match: config.Match{Users: []string{"b?b@sales.example"}}, Shard: "s3"}, // the first route decides
 		config.Route{Kind: "file", Path: path},
 		config.Route{Kind: "ring", Shards: []string{"s2"}},
 	)
 	for user, want := range map[string]Decision{
-		"bob@sales.example": {"s2", "match #1", `"*@sales.example" matches the user`},
-		"BOB@Sales.Example": {"s2", "match #1", `"*@sales.example" matches the user`},
-		"boss@example.com":  {"s2", "match #1", `"Boss@*" matches the user`},
-		"Bob@example.com":   {"s3", "file " + path, "the map has a line for the user"},
-		"eve@EXAMPLE.org":   {"s1", "file " + path, "the map has a line for the user's domain"},
-		"eve@example.net":   {"s2", "ring", "the consistent hash over s2 gives the user to s2"},
+		"bob@sales.example": {"s2", "match #1", `"*@sales.example" matches the user`, nil},
+		"BOB@Sales.Example": {"s2", "match #1", `"*@sales.example" matches the user`, nil},
+		"boss@example.com":  {"s2", "match #1", `"Boss@*" matches the user`, nil},
+		"Bob@example.com":   {"s3", "file " + path, "the map has a line for the user", nil},
+		"eve@EXAMPLE.org":   {"s1", "file " + path, "the map has a line for the user's domain", nil},
+		"eve@example.net":   {"s2", "ring", "the consistent hash over s2 gives the user to s2", nil},
 	} {
 		got, err := table.Route(t.Context(), user)
 		if err != nil || got != want {
@@ -64,7 +64,7 @@ func TestRoute(t *testing.T) {
 func TestNoRoute(t *testing.T) {
 	t.Parallel()
 	empty := newTable(t)
-	table := newTable(t, config.Route{Kind: "match", Users: []string{"*@sales.example"}, Shard: "s2"})
+	table := newTable(t, config.Route{Kind: "match", Match: config.Match{Users: []string{"*@sales.example"}}, Shard: "s2"})
 	ring := newTable(t, config.Route{Kind: "ring"})
 	for _, test := range []struct {
 		table *Table
@@ -86,25 +86,25 @@ func TestExplain(t *testing.T) {
 	t.Parallel()
 	path := mapFile(t, "# moved in spring\nbob@example.com s3\n\n@example.org s1\n")
 	table := newTable(t,
-		config.Route{Kind: "match", Users: []string{"*@sales.example"}, Shard: "s2"},
+		config.Route{Kind: "match", Match: config.Match{Users: []string{"*@sales.example"}}, Shard: "s2"},
 		config.Route{Kind: "file", Path: path},
 		config.Route{Kind: "ring", Shards: []string{"s2"}},
 	)
 	file := "file " + path
 	for user, want := range map[string][]Answer{
-		"x@sales.example": {{"match #1", "s2", `"*@sales.example" matches the user`, nil}},
+		"x@sales.example": {{"match #1", "s2", `"*@sales.example" matches the user`, nil, 0}},
 		"Bob@Example.com": {
-			{"match #1", "", "no pattern matches the user", nil},
-			{file, "s3", "the map has a line for the user: line 2", nil},
+			{"match #1", "", "it does not match the user", nil, 0},
+			{file, "s3", "the map has a line for the user: line 2", nil, 0},
 		},
 		"eve@example.org": {
-			{"match #1", "", "no pattern matches the user", nil},
-			{file, "s1", "the map has a line for the user's domain: line 4", nil},
+			{"match #1", "", "it does not match the user", nil, 0},
+			{file, "s1", "the map has a line for the user's domain: line 4", nil, 0},
 		},
 		"eve": {
-			{"match #1", "", "no pattern matches the user", nil},
-			{file, "", "the map has no line for the user or its domain, and no default line (*)", nil},
-			{"ring", "s2", "the consistent hash over s2 gives the user to s2", nil},
+			{"match #1", "", "it does not match the user", nil, 0},
+			{file, "", "the map has no line for the user or its domain, and no default line (*)", nil, 0},
+			{"ring", "s2", "the consistent hash over s2 gives the user to s2", nil, 0},
 		},
 		"": nil,
 	} {
@@ -119,9 +119,9 @@ func TestNewErrors(t *testing.T) {
 	t.Parallel()
 	broken := mapFile(t, "bob s9\neve\n")
 	_, err := New(new(Names), []config.Route{
-		{Kind: "match", Users: []string{"*@a"}, Shard: "s4"},
-		{Kind: "match", Users: nil, Shard: "s1"},
-		{Kind: "match", Users: []string{"", "a\tb", "ok"}, Shard: ""},
+		{Kind: "match", Match: config.Match{Users: []string{"*@a"}}, Shard: "s4"},
+		{Kind: "match", Shard: "s1"},
+		{Kind: "match", Match: config.Match{Users: []string{"", "a\tb", "ok"}}, Shard: ""},
 		{Kind: "file", Path: broken},
 		{Kind: "file", Path: "/nonexistent/users.map"},
 		{Kind: "file", Path: filepath.Dir(broken)},
@@ -144,7 +144,7 @@ func TestNewErrors(t *testing.T) {
 		`route file /nonexistent/users.map: cannot read the map: open /nonexistent/users.map: no such file or directory`,
 		fmt.Sprintf("route file %[1]s: cannot read the map: read %[1]s: is a directory", filepath.Dir(broken)),
 		`route sql: unknown driver "": use postgres, mysql or sqlite`,
-		`route redis: unknown kind of route: use match, file, sql, ldap, http or ring`,
+		`route redis: unknown kind of route: use match, file, sql, ldap, http, dovecot-auth or ring`,
 		`route ring: shard "s1" is named twice: it would get no more users by that, remove one`,
 		`route ring: unknown shard "s5": use one of s1, s2, s3`,
 		`route ring: it decides for every user, so what stands after it (1 of the routes) is never asked: move it to the end`,
@@ -192,7 +192,7 @@ func benchTable(b *testing.B) *Table {
 	}
 	users.WriteString("@example.org s1\n")
 	return newTable(b,
-		config.Route{Kind: "match", Users: []string{"*@sales.example", "admin-*@*.example"}, Shard: "s2"},
+		config.Route{Kind: "match", Match: config.Match{Users: []string{"*@sales.example", "admin-*@*.example"}}, Shard: "s2"},
 		config.Route{Kind: "file", Path: mapFile(b, users.String())},
 		config.Route{Kind: "ring"},
 	)
@@ -224,7 +224,7 @@ func BenchmarkRoute(b *testing.B) {
 func TestRouteDoesNotAllocate(t *testing.T) {
 	users := mapFile(t, "user@example.com s1\n@example.org s1\n")
 	table := newTable(t,
-		config.Route{Kind: "match", Users: []string{"*@sales.example"}, Shard: "s2"},
+		config.Route{Kind: "match", Match: config.Match{Users: []string{"*@sales.example"}}, Shard: "s2"},
 		config.Route{Kind: "file", Path: users},
 		config.Route{Kind: "ring"},
 	)

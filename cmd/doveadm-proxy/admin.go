@@ -19,7 +19,7 @@ func (d *daemon) openAdmin() (err error) {
 	}
 	log := d.log.Named("admin")
 	d.admin, err = admin.Serve(d.config.Admin, d.proxy, admin.Options{
-		Version: version, Config: d.path, Metrics: serveMetrics(newRegistry(d.proxy), log),
+		Version: version, Config: d.path, Metrics: serveMetrics(newRegistry(d.proxy, d.logs), log), Logs: d.logs,
 	}, log)
 	return err
 }

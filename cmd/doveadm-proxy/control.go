@@ -72,6 +72,9 @@ func (c *control) status(ctx context.Context, to *admin.Client, w io.Writer, _ [
 		}
 		_, err = fmt.Fprintf(w, "doveadm-proxy %s, process %d, %s\nsince    %s (%s)\nconfig   %s\nsessions %d\nbackends %d, %d of them available\n",
 			clean(s.Version), s.PID, ready, s.Started.Local().Format(time.DateTime), age(s.Started), clean(s.Config), s.Sessions, s.Backends, s.Available)
+		if err == nil {
+			err = printProblems(w, s)
+		}
 	}
 	if err == nil && !s.Ready {
 		err = &exitError{code: exitNo}

@@ -77,7 +77,7 @@ the right Dovecot backend over pooled connections, and relays the reply.`,
 		SilenceUsage:      true,
 		DisableAutoGenTag: true,
 	}
-	root.AddCommand(newInit(), newImport(), newServe(), newCheck(), newRoute(), newExplain(), newStatus(), newBackends(), newDrain(), newResume(), newDown(), newUser(),
+	root.AddCommand(newInit(), newImport(), newServe(), newCheck(), newRoute(), newRing(), newExplain(), newStatus(), newBackends(), newDrain(), newResume(), newDown(), newUser(),
 		newHash(), newVersion(), newMan(root))
 	return root
 }

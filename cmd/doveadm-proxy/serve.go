@@ -18,6 +18,7 @@ import (
 
 	"github.com/doveadm-proxy/doveadm-proxy/config"
 	"github.com/doveadm-proxy/doveadm-proxy/internal/admin"
+	"github.com/doveadm-proxy/doveadm-proxy/internal/logs"
 	"github.com/doveadm-proxy/doveadm-proxy/proxy"
 )
 
@@ -61,7 +62,8 @@ for up to limits.overlap_timeout.`,
 // daemon is a running serve.
 type daemon struct {
 	path   string
-	log    hclog.Logger
+	logs   *logs.System
+	log    hclog.Logger // its root
 	config *config.Config
 	proxy  *proxy.Proxy
 	parent *parent       // nil without --overlap
@@ -79,7 +81,9 @@ func serve(path string, stderr io.Writer, signals <-chan os.Signal, parent *pare
 	if err != nil {
 		return err
 	}
-	d := &daemon{path: path, config: cfg, log: newLogger(cfg.Log, stderr), parent: parent}
+	d := &daemon{path: path, config: cfg, logs: newLogger(cfg.Log, stderr), parent: parent}
+	defer d.logs.Close()
+	d.log = d.logs.Logger()
 	o := proxy.Options{Log: d.log}
 	if o.Sockets, o.Kept, err = activated(); err != nil {
 		return &exitError{exitNo, err}
@@ -221,12 +225,15 @@ func (d *daemon) makeRoom(ctx context.Context) error {
 // has been replaced closes it. Nobody waits for that.
 const overlapQuiet = 10 * time.Second
 
-func newLogger(c config.Log, w io.Writer) hclog.Logger {
-	return hclog.New(&hclog.LoggerOptions{
-		Name:       "doveadm-proxy",
-		Level:      hclog.LevelFromString(c.Level),
-		Output:     w,
-		JSONFormat: c.Format == "json",
+// newLogger returns the log of a process whose standard error is w.
+func newLogger(c config.Log, w io.Writer) *logs.System {
+	stderr, isFile := w.(*os.File)
+	return logs.New(logs.Options{
+		Name:    "doveadm-proxy",
+		Level:   hclog.LevelFromString(c.Level),
+		Output:  w,
+		JSON:    c.Format == "json",
+		Journal: isFile && logs.IsJournal(stderr),
 	})
 }
 

@@ -36,7 +36,7 @@ type fleet struct {
 	sockets []string // of the admin endpoints
 }
 
-// fleetBinary has the race detector like those of the other tests.
+// fleetBinary is without the race detector: how long users are on hold counts.
 var fleetBinary = plain
 
 // startFleet starts n proxies with the moves block. Users are on s1 by a route.
@@ -154,7 +154,7 @@ func TestMoveThreeProxies(t *testing.T) {
 			var held []string
 			for round := range rounds {
 				to := fmt.Sprintf("s%d", 2-round%2)
-				out := f.moved(round%3, "move", "u1", to)
+				out := f.moved(round%3, "move", "u1", to, "--max-hold", "9s")
 				held = append(held, heldPattern.FindString(out))
 				for at := range f.proxies {
 					eventually(t, "seen by all proxies", func() bool { return f.backendOf(at, "u1") == "mail"+to[1:] })

@@ -28,6 +28,8 @@ type Status struct {
 	Sessions  int       `json:"sessions"`
 	Backends  int       `json:"backends"`
 	Available int       `json:"available"` // of Backends: nothing speaks against them
+	Reload    Reload    `json:"reload"`
+	Failures  []Failure `json:"failures"` // the last one first
 }
 
 // Backend is one backend. Its three states are told apart: what an operator
@@ -50,13 +52,22 @@ type Backend struct {
 	MaxOpen int `json:"max_open"`
 	Waiting int `json:"waiting"` // commands
 
-	// Since the start, or the last change of the backend's block.
+	// Since the start.
 	Commands      uint64 `json:"commands"`
 	DialErrors    uint64 `json:"dial_errors"`
 	NoGreeting    uint64 `json:"no_greeting"` // of dial_errors
 	Lost          uint64 `json:"lost"`        // connections, in a command
 	HealthErrors  uint64 `json:"health_errors"`
 	BreakerOpened uint64 `json:"breaker_opened"`
+	// DialCauses are dial_errors by the step: name, connect, tls, no-process,
+	// greeting, login, other.
+	DialCauses     map[string]uint64 `json:"dial_causes,omitempty"`
+	RefusedBreaker uint64            `json:"refused_breaker"` // commands: the breaker was open
+	RefusedQueue   uint64            `json:"refused_queue"`   // too many waited
+	RefusedTimeout uint64            `json:"refused_timeout"` // no connection became free in time
+	Retries        uint64            `json:"retries"`         // commands sent again
+	Failovers      uint64            `json:"failovers"`       // commands that another backend of the shard ran instead
+	Referrals      uint64            `json:"referrals"`       // commands that it sent elsewhere
 
 	LastError   string     `json:"last_error,omitempty"`
 	LastErrorAt *time.Time `json:"last_error_at,omitempty"`
@@ -87,6 +98,8 @@ func view(b *proxy.BackendStatus) Backend {
 		InUse: s.InUse, Idle: s.Idle, Open: s.Open, Dialing: s.Dialing, MaxOpen: b.MaxOpen, Waiting: s.Waiting,
 		Commands: s.Acquired, DialErrors: s.DialErrors, NoGreeting: s.NoGreeting, Lost: s.Closed[pool.ClosedLost],
 		HealthErrors: s.HealthErrors, BreakerOpened: s.BreakerOpened,
+		DialCauses: dialCauses(&s), RefusedBreaker: s.RejectedByBreaker, RefusedQueue: s.QueueFull, RefusedTimeout: s.TimedOut,
+		Retries: b.Retries, Failovers: b.Failovers, Referrals: b.Referrals,
 		LastError: s.LastError, LastErrorAt: optional(s.LastErrorAt),
 	}
 }

@@ -86,7 +86,7 @@ func (s *Server) movedUsers(w http.ResponseWriter, _ *http.Request) {
 	})
 	switch {
 	case errors.Is(err, proxy.ErrNoMoves):
-		fail(w, http.StatusNotFound, err)
+		fail(w, http.StatusConflict, err)
 	case err != nil:
 		fail(w, http.StatusServiceUnavailable, err)
 	default:
@@ -160,9 +160,9 @@ func (s *Server) move(w http.ResponseWriter, r *http.Request, req MoveRequest) {
 	case err == nil:
 		lines.write(MoveStep{Result: &MoveResult{ID: result.ID, HeldMS: milliseconds(result.Held), TotalMS: milliseconds(result.Total), Waited: result.Waiting}})
 		return
-	case errors.Is(err, proxy.ErrNoMoves), errors.Is(err, proxy.ErrNoShard):
+	case errors.Is(err, proxy.ErrNoShard):
 		code = http.StatusNotFound
-	case errors.Is(err, proxy.ErrNothingToDo), errors.Is(err, moves.ErrBusy):
+	case errors.Is(err, proxy.ErrNoMoves), errors.Is(err, proxy.ErrNothingToDo), errors.Is(err, moves.ErrBusy):
 		code = http.StatusConflict
 	}
 	if !lines.begun {

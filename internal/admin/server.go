@@ -12,6 +12,8 @@ import (
 	"github.com/hashicorp/go-hclog"
 
 	"github.com/doveadm-proxy/doveadm-proxy/config"
+	"github.com/doveadm-proxy/doveadm-proxy/internal/history"
+	"github.com/doveadm-proxy/doveadm-proxy/internal/logs"
 	"github.com/doveadm-proxy/doveadm-proxy/internal/unixsocket"
 	"github.com/doveadm-proxy/doveadm-proxy/proxy"
 )
@@ -30,6 +32,7 @@ type Options struct {
 	Version string
 	Config  string       // the path
 	Metrics http.Handler // serves GET /metrics; nil: there are none
+	Logs    *logs.System // nil: its levels and events are not to be had
 }
 
 // Server serves the endpoint.
@@ -41,6 +44,8 @@ type Server struct {
 	http    http.Server
 	addr    net.Addr
 	ended   chan struct{}
+
+	recorder *history.Recorder // of the last hour
 }
 
 // Serve opens the endpoint that c describes and serves it until Close.
@@ -49,7 +54,7 @@ func Serve(c config.Admin, p *proxy.Proxy, o Options, log hclog.Logger) (*Server
 	if err != nil {
 		return nil, fmt.Errorf("admin: %w", err)
 	}
-	s := &Server{proxy: p, options: o, started: time.Now(), log: log, addr: l.Addr(), ended: make(chan struct{})}
+	s := &Server{proxy: p, options: o, started: time.Now(), log: log, addr: l.Addr(), ended: make(chan struct{}), recorder: history.Start(p.Readings)}
 	s.http = http.Server{
 		Handler:           s.routes(verbs()),
 		ReadHeaderTimeout: requestTimeout,
@@ -87,6 +92,7 @@ func (s *Server) Close(ctx context.Context) {
 		s.http.Close()
 	}
 	<-s.ended
+	s.recorder.Close()
 }
 
 // identify says who sends a request. Whoever may write to the UNIX socket may

@@ -26,6 +26,8 @@ func verbs() []verb {
 		statusVerbs(),
 		backendVerbs(),
 		moveVerbs(),
+		historyVerbs(),
+		logVerbs(),
 	)
 }
 

@@ -5,6 +5,7 @@ the users and rings below; adding some is fine.
 """
 
 import hashlib
+import math
 
 MASK = (1 << 64) - 1
 
@@ -29,12 +30,24 @@ def shard(user, shards):
     return min((s for s in shards if mix(u ^ h(s)) == highest), key=str.encode)
 
 
+def weighted(user, weights):
+    u = h(lower(user))
+    return max(
+        (s for s in sorted(weights, key=str.encode) if weights[s] > 0),
+        key=lambda s: -weights[s] / math.log((mix(u ^ h(s)) + 0.5) / 2**64),
+    )
+
+
 rings = [
     ["s1"],
     ["s1", "s2"],
     ["s1", "s2", "s3"],
     ["mail-" + c for c in "abcdefghi"],
     ["zürich", "geneva", "Basel"],
+]
+weights = [
+    {"s1": 100, "s2": 50, "s3": 200, "s4": 0},
+    {"mail-" + c: i + 1 for i, c in enumerate("abcdefghi")},
 ]
 users = [
     "a",
@@ -55,5 +68,7 @@ users = [
 print("# made by ring.py: users, and their shard in each ring")
 for ring in rings:
     print("#ring", *ring, sep="\t")
+for w in weights:
+    print("#weighted", *(f"{s}={n}" for s, n in w.items()), sep="\t")
 for user in users:
-    print(user, *(shard(user, ring) for ring in rings), sep="\t")
+    print(user, *(shard(user, ring) for ring in rings), *(weighted(user, w) for w in weights), sep="\t")

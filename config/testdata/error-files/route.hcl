@@ -91,14 +91,14 @@ route "http" {
   method       = "PUT" # ERROR: Wrong value of method
   headers_file = "nonexistent" # ERROR: Cannot read the headers file
 }
-route "dovecot-auth" { # ERROR: route "dovecot-auth" is not supported by this version
+route "dovecot-auth" { # ERROR: No socket
 }
 route "rnig" { # ERROR: Unknown kind of route "rnig"
 }
 route { # ERROR: No kind
 }
 route "ring" {
-  algorithm = "director" # ERROR: algorithm is not supported by this version
+  algorithm = "ketama" # ERROR: Wrong value of algorithm
   shards = [
     "s1",
     "s3", # ERROR: Unknown shard "s3"
