@@ -52,7 +52,7 @@ func (s *SQL) attrs() []attr {
 		},
 		{
 			name: "channel", field: text(&s.Channel), example: `"mailbox_moved"`,
-			doc: "With PostgreSQL: a channel to listen on. A notification with a user as its payload makes the proxy forget what it knows of this user, one without a payload what it knows of all. While nobody listens (the connection was lost), nothing is taken from the cache but for `stale`.",
+			doc: "With PostgreSQL: a channel to listen on. A notification with a user as its payload makes the proxy forget what it knows of this user, one without a payload what it knows of all. When the connection that listens is lost, and again when it is back, all that is known counts as too old: it is asked for again, and good for no more than `stale`.",
 		},
 	}
 }

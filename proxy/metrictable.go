@@ -1,6 +1,8 @@
 package proxy
 
 import (
+	"strings"
+
 	"github.com/prometheus/client_golang/prometheus"
 	dto "github.com/prometheus/client_model/go"
 )
@@ -111,3 +113,20 @@ var (
 	spoolLimit        = gauge("spool_limit_bytes", "What may wait at most in files (limits.max_spool).")
 	spoolFiles        = gauge("spool_files", "Open files of limits.spool_dir.")
 )
+
+// MetricInfo describes one of the metrics of a Proxy.
+type MetricInfo struct {
+	Name   string
+	Kind   string // counter, gauge or histogram
+	Labels []string
+	Help   string
+}
+
+// MetricTable describes all of them.
+func MetricTable() []MetricInfo {
+	var all []MetricInfo
+	for _, m := range metricTable {
+		all = append(all, MetricInfo{m.name, strings.ToLower(m.kind.String()), m.labels, m.help})
+	}
+	return all
+}

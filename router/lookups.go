@@ -8,6 +8,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/hashicorp/go-hclog"
 	"github.com/maypok86/otter/v2"
 	"github.com/sony/gobreaker/v2"
 
@@ -31,6 +32,8 @@ type lookups struct {
 	born    time.Time
 	doubted atomic.Int64  // answers asked for before that, in ns since born, are too old
 	changes atomic.Uint64 // calls of forget
+	log     atomic.Pointer[hclog.Logger]
+	failing atomic.Bool // the last lookup failed
 
 	// mu guards what follows. No lookup runs under it. Whoever finds an answer
 	// in the cache does not need it.
@@ -253,6 +256,9 @@ func (l *lookups) ask(ctx context.Context, user string) (lookup.Place, bool, err
 	switch {
 	case err == nil:
 		verdict = nil
+		if l.failing.Load() && l.failing.CompareAndSwap(true, false) {
+			l.tell(hclog.Info, "lookups work again")
+		}
 	case errors.Is(ctx.Err(), context.Canceled): // by close
 	default:
 		if ctx.Err() != nil {
@@ -260,8 +266,18 @@ func (l *lookups) ask(ctx context.Context, user string) (lookup.Place, bool, err
 		}
 		verdict = err
 		l.lastErr.Store(&err)
+		if !l.failing.Swap(true) {
+			l.tell(hclog.Error, "lookups fail: users whose place is known go on for cache.stale, others get a temporary failure", "error", err)
+		}
 	}
 	return place, found, err
+}
+
+// tell logs a change, of which there are few however many lookups there are.
+func (l *lookups) tell(level hclog.Level, what string, args ...any) {
+	if log := l.log.Load(); log != nil {
+		(*log).Log(level, what, args...)
+	}
 }
 
 // forget drops the answer for a user, or all of them if user is empty. What is

@@ -124,11 +124,15 @@ func (t *Table) Next(names *Names, routes []config.Route, shards []string) (*Tab
 }
 
 // Follow makes the table read its map files again when they change, until its
-// Close. What became of them is logged.
+// Close. What became of them is logged, and whether lookups work.
 func (t *Table) Follow(log hclog.Logger) {
 	for _, r := range t.routes {
-		if f, ok := r.(*file); ok {
-			f.from.follow(log)
+		switch r := r.(type) {
+		case *file:
+			r.from.follow(log)
+		case *remote:
+			log := log.With("route", r.label)
+			r.lookups.log.Store(&log)
 		}
 	}
 }

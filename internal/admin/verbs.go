@@ -26,6 +26,7 @@ func verbs() []verb {
 		statusVerbs(),
 		backendVerbs(),
 		moveVerbs(),
+		pageVerbs(),
 		historyVerbs(),
 		logVerbs(),
 	)

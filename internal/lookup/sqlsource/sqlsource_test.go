@@ -350,6 +350,32 @@ func (d *database) notifications(t *testing.T) {
 	next("doubt") // it listens again
 	notify("bob@example.com")
 	next("forget bob@example.com")
+
+	// What the documentation says.
+	documented := d.query(usual)
+	documented.Channel = "mailbox_moved"
+	s = d.source(t, documented)
+	s.Notify(func(user string) { told <- "forget " + user }, func() { told <- "doubt" })
+	next("doubt")
+	text, err := os.ReadFile("../../../docs/routing.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, trigger, _ := strings.Cut(string(text), "    CREATE FUNCTION")
+	trigger, _, ok := strings.Cut(trigger, "\n\n")
+	if !ok {
+		t.Fatal("docs/routing.md has no trigger")
+	}
+	d.exec(t, "CREATE FUNCTION"+trigger)
+	d.exec(t, "UPDATE mailbox SET shard = 's1' WHERE username = 'alice@example.com'")
+	next("forget alice@example.com")
+	d.exec(t, "INSERT INTO mailbox VALUES ('New@example.com', 's1')")
+	next("forget new@example.com")
+	d.exec(t, "UPDATE mailbox SET username = 'newer@example.com' WHERE username = 'New@example.com'")
+	next("forget new@example.com")
+	next("forget newer@example.com")
+	d.exec(t, "DELETE FROM mailbox WHERE username = 'newer@example.com'")
+	next("forget newer@example.com")
 }
 
 func TestNewErrors(t *testing.T) {
