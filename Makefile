@@ -107,7 +107,7 @@ install: build ## install below PREFIX (/usr/local), into the tree DESTDIR
 	$(BINARY) completion zsh > '$(DESTDIR)$(DATADIR)/zsh/site-functions/_doveadm-proxy'
 	$(BINARY) completion fish > '$(DESTDIR)$(DATADIR)/fish/vendor_completions.d/doveadm-proxy.fish'
 	cp -R examples/. '$(DESTDIR)$(DOCDIR)/examples'
-	cp README.md docs/* '$(DESTDIR)$(DOCDIR)'
+	cp -R README.md docs/. '$(DESTDIR)$(DOCDIR)'
 
 # Stripped, and with the time of the commit: the same commit gives the same bytes.
 packages: ## the Debian package and the RPM, in bin/packages

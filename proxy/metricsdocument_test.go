@@ -180,6 +180,7 @@ func TestScrapeHasTable(t *testing.T) {
 	waits := []string{
 		"backend_dial_errors_total", "backend_last_error_timestamp_seconds", "certificate_expiry_timestamp_seconds",
 		"password_changed_timestamp_seconds", "audit_records_total", "audit_waiting_records", "audit_failing", "pool_closed_connections_total",
+		"route_map_users", "route_map_read_timestamp_seconds", "route_map_failing",
 	}
 	for _, m := range proxy.MetricTable() {
 		in := strings.Contains(text, "# TYPE "+m.Name+" "+m.Kind+"\n")

@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
 	"golang.org/x/term"
 
 	"github.com/doveadm-proxy/doveadm-proxy/internal/auth"
@@ -54,6 +55,17 @@ func readPassword(stdin io.Reader, prompt io.Writer) (string, error) {
 }
 
 func askPassword(fd int, prompt io.Writer) (string, error) {
+	// From before the question on: who answers fast is not shown either.
+	shown, err := unix.IoctlGetTermios(fd, unix.TCGETS)
+	if err != nil {
+		return "", err
+	}
+	hidden := *shown
+	hidden.Lflag &^= unix.ECHO
+	if err := unix.IoctlSetTermios(fd, unix.TCSETS, &hidden); err != nil {
+		return "", err
+	}
+	defer unix.IoctlSetTermios(fd, unix.TCSETS, shown)
 	var answers [2]string
 	for i, text := range []string{"Password: ", "Again: "} {
 		fmt.Fprint(prompt, text)

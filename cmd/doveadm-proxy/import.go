@@ -23,6 +23,7 @@ const maxImport = 1 << 30
 func newImport() *cobra.Command {
 	var f firstConfig
 	var sources struct{ mailServers, doveconf, dump, userMap, passwdFile, port string }
+	var onlyMap bool
 	cmd := &cobra.Command{
 		Use:   "import [--doveconf FILE] [--dump FILE] [--map FILE] ...",
 		Short: "Write a first configuration from that of a Dovecot director or proxy",
@@ -39,6 +40,9 @@ sources may be combined; each FILE may be - for standard input:
                        director has elsewhere than its hash says, because they
                        were moved, get a line in the map of users
   --passwd-file FILE   a passdb of a proxy: users with proxy and host=
+
+With --only-map the map of users is written anew, over the one that is there, and
+nothing else is touched: for users who were moved since.
 
 No password is taken over: that of the backends is asked for, or comes from
 --backend-password-file. docs/migrating-from-director.md goes through it step by
@@ -90,7 +94,15 @@ step.`,
 			if err != nil {
 				return &exitError{exitNo, err}
 			}
+			if sources.userMap != "" {
+				if err := keepExceptions(&site); err != nil {
+					return &exitError{exitNo, err}
+				}
+			}
 			f.take(cmd, site)
+			if onlyMap {
+				return f.writeMap(cmd)
+			}
 			return f.write(cmd, newAsker(cmd.InOrStdin(), cmd.ErrOrStderr()))
 		},
 	}
@@ -101,10 +113,12 @@ step.`,
 	flags.StringVar(&sources.userMap, "map", "", "`FILE` with the output of doveadm director map")
 	flags.StringVar(&sources.passwdFile, "passwd-file", "", "passwd-`FILE` with proxy and host= among the extra fields")
 	flags.StringVar(&sources.port, "backend-port", "", "`PORT` of the backends' doveadm listeners (default: doveadm_port, else "+starter.DefaultPort+")")
+	flags.BoolVar(&onlyMap, "only-map", false, "write the map of users anew, and nothing else")
 	for _, name := range []string{"doveconf", "dump", "map", "passwd-file"} {
 		cmd.MarkFlagFilename(name)
 	}
 	f.flags(cmd)
+	cmd.MarkFlagsMutuallyExclusive("only-map", "print")
 	return cmd
 }
 

@@ -176,6 +176,22 @@ func (f *firstConfig) write(cmd *cobra.Command, ask *asker) error {
 	return nil
 }
 
+// writeMap writes the map of users over the one that is there.
+func (f *firstConfig) writeMap(cmd *cobra.Command) error {
+	f.site.Users = starter.ByMap // also if nobody has to be in it
+	var files []starter.File
+	for _, file := range f.site.Files(f.dir, "", "", "") {
+		if filepath.Base(file.Path) == starter.MapFile {
+			files = append(files, file)
+		}
+	}
+	if err := starter.Write(files, true); err != nil {
+		return &exitError{exitNo, err}
+	}
+	f.report(cmd.OutOrStdout(), files)
+	return nil
+}
+
 // report tells what was written, what to look at, and what comes next.
 func (f *firstConfig) report(w io.Writer, files []starter.File) {
 	for _, file := range files {

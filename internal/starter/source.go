@@ -68,7 +68,7 @@ func (s *Source) host(ip string) *Host {
 	return &s.hosts[i]
 }
 
-const maxRange = 1 << 16 // hosts of a range; a director takes 256 for IPv4 and 65536 for IPv6
+const maxRange = 4096 // hosts of a range, each of which becomes a shard
 
 // MailServers reads a value of director_mail_servers: addresses, ranges of
 // addresses and host names, each with @tag behind it if it has a tag.
