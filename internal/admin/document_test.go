@@ -63,9 +63,13 @@ var speeches = map[string]speech{
 	"POST /v1/shards/{name}/state":       {takes: stateRequest{}, answers: Backends{}},
 	"POST /v1/sessions/{session}/kill":   {answers: Done{}},
 	"POST /v1/sessions/{session}/commands/{number}/kill": {answers: Done{}},
-	"POST /v1/pause":   {takes: PauseRequest{}, answers: Done{}},
-	"POST /v1/unpause": {takes: Scope{}, answers: Done{}},
-	"POST /v1/reload":  {answers: ReloadResult{}},
+	"POST /v1/pause":               {takes: PauseRequest{}, answers: Done{}},
+	"POST /v1/unpause":             {takes: Scope{}, answers: Done{}},
+	"GET /v1/users":                {answers: MovedUser{}},
+	"GET /v1/users/{user}":         {answers: User{}},
+	"POST /v1/users/{user}/move":   {takes: MoveRequest{}, answers: MoveStep{}},
+	"POST /v1/users/{user}/forget": {takes: MoveRequest{}, answers: MoveStep{}},
+	"POST /v1/reload":              {answers: ReloadResult{}},
 }
 
 // TestAPIDocument: docs/admin-api.md says what the verbs and their types are.
@@ -106,7 +110,8 @@ wrong, 403 the role is not enough, 404 there is no such thing, 409 too late for 
 
 **Roles.** %s. Each may do what those before it may.
 
-**Streams** (` + "`/v1/tail`, `/v1/trace`" + `) are one JSON object a line and have no end of their own. A line ` + "`{}`" + ` is a sign of life, at least every 10 seconds.
+**Lines.** The answers of ` + "`/v1/tail`, `/v1/trace`, `/v1/users`, `.../move` and `.../forget`" + ` are one JSON object a line. A tail has no end of its own; in it and in a trace a line
+` + "`{}`" + ` is a sign of life, at least every 10 seconds.
 
 Times are RFC 3339 in UTC. Names in a path are escaped as in any URL.
 
@@ -315,7 +320,7 @@ func Speeches() map[string]reflect.Type {
 	all := map[string]reflect.Type{}
 	for pattern, s := range speeches {
 		method, at, _ := strings.Cut(pattern, " ")
-		if s.answers != nil && method == http.MethodGet && at != "/v1/tail" && at != "/v1/trace" {
+		if s.answers != nil && method == http.MethodGet && at != "/v1/tail" && at != "/v1/trace" && !strings.HasPrefix(at, "/v1/users") {
 			all[at] = reflect.TypeOf(s.answers)
 		}
 	}
