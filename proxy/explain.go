@@ -23,6 +23,10 @@ func NewExplainer(cfg *config.Config) (*Explainer, error) {
 	if err != nil {
 		return nil, err
 	}
+	if err := AddExceptions(context.Background(), p.table, cfg); err != nil {
+		p.table.Close()
+		return nil, err
+	}
 	e := &Explainer{&snapshot{config: cfg, parts: p}, make(map[string]bool)}
 	for _, c := range cfg.Clients {
 		e.clients[c.Name] = true

@@ -156,16 +156,29 @@ func (p *Proxy) MovesStat() (moves.Stat, bool) {
 	return p.moves.Stat(), true
 }
 
-// ReadExceptions returns the exceptions that stand in the database of a
-// configuration, for who asks its routes without a proxy. It is nil if there is
-// no moves block, or no database yet.
-func ReadExceptions(ctx context.Context, c config.Moves) (router.Exceptions, error) {
-	if c.Driver == "" {
-		return nil, nil
+// exceptionsTimeout is for reading them once, without a running proxy.
+const exceptionsTimeout = 10 * time.Second
+
+// AddExceptions puts the users who were moved before the routes of table, as
+// they stand in the database of cfg now: for who asks routes without a proxy.
+// Without a moves block, or where there is no database yet, it does nothing.
+func AddExceptions(ctx context.Context, table *router.Table, cfg *config.Config) error {
+	if cfg.Moves.Driver == "" {
+		return nil
 	}
-	e, err := moves.Read(ctx, c)
-	if e == nil || err != nil {
-		return nil, err
+	ctx, cancel := context.WithTimeout(ctx, exceptionsTimeout)
+	defer cancel()
+	e, err := moves.Read(ctx, cfg.Moves)
+	if err != nil {
+		return fmt.Errorf("moves: %w", err)
 	}
-	return e, nil
+	if e == nil {
+		return nil
+	}
+	var shards []string
+	for _, s := range cfg.Shards {
+		shards = append(shards, s.Name)
+	}
+	table.Except(e, shards)
+	return nil
 }

@@ -43,6 +43,10 @@ line is an object.`,
 				return err
 			}
 			d, err := newDecider(cfg)
+			var exit *exitError
+			if errors.As(err, &exit) {
+				return err
+			}
 			if err != nil {
 				return &exitError{exitNo, err}
 			}
@@ -80,6 +84,10 @@ func newDecider(cfg *config.Config) (*decider, error) {
 	}
 	if d.table, err = router.New(d.names, cfg.Routes, shards); err != nil {
 		return nil, err
+	}
+	if err := proxy.AddExceptions(context.Background(), d.table, cfg); err != nil {
+		d.table.Close()
+		return nil, &exitError{exitTempFail, err}
 	}
 	return d, nil
 }
