@@ -15,8 +15,8 @@ type output struct {
 	turn    <-chan struct{} // closed when the replies before this one are written; nil: there is none
 	column  *userColumn     // nil: output passes as it is
 	buf     []byte
-	started bool // something has been sent or spooled
-	midLine bool // the log channel stands inside a line
+	started bool          // something has been sent or spooled
+	midLine bool          // the log channel stands inside a line
 	waited  time.Duration // for the client, instead of spooling
 	spool   *spool
 	err     error // the client is gone, or over a limit

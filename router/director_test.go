@@ -184,8 +184,12 @@ func TestDirector(t *testing.T) {
 		{
 			name: "weights", servers: "10.0.1.1-10.0.1.9", hash: "%u", tags: []string{""},
 			change: [][]string{
-				{"HOST-SET", "10.0.1.1", "0"}, {"HOST-SET", "10.0.1.2", "1"}, {"HOST-SET", "10.0.1.3", "50"},
-				{"HOST-SET", "10.0.1.4", "250"}, {"HOST-SET", "10.0.1.5", "1000"}, {"HOST-SET", "10.0.2.1", "17"},
+				{"HOST-SET", "10.0.1.1", "0"},
+				{"HOST-SET", "10.0.1.2", "1"},
+				{"HOST-SET", "10.0.1.3", "50"},
+				{"HOST-SET", "10.0.1.4", "250"},
+				{"HOST-SET", "10.0.1.5", "1000"},
+				{"HOST-SET", "10.0.2.1", "17"},
 			},
 		},
 		{
@@ -199,8 +203,13 @@ func TestDirector(t *testing.T) {
 		{
 			name: "down", servers: "10.0.1.1-10.0.1.250 2001:db8::1 10.0.3.1@eu 10.0.3.2@eu", hash: "%{domain}%-3.0Ru", tags: []string{"", "eu"},
 			change: [][]string{
-				{"HOST-DOWN", "10.0.1.7"}, {"HOST-DOWN", "10.0.1.8"}, {"HOST-DOWN", "10.0.1.9"}, {"HOST-UP", "10.0.1.8"},
-				{"HOST-DOWN", "10.0.3.2"}, {"HOST-REMOVE", "10.0.1.200"}, {"HOST-SET", "10.0.1.9", "300"},
+				{"HOST-DOWN", "10.0.1.7"},
+				{"HOST-DOWN", "10.0.1.8"},
+				{"HOST-DOWN", "10.0.1.9"},
+				{"HOST-UP", "10.0.1.8"},
+				{"HOST-DOWN", "10.0.3.2"},
+				{"HOST-REMOVE", "10.0.1.200"},
+				{"HOST-SET", "10.0.1.9", "300"},
 			},
 		},
 	} {

@@ -84,8 +84,10 @@ func serve(path string, stderr io.Writer, signals <-chan os.Signal, parent *pare
 	if err != nil {
 		return err
 	}
-	d := &daemon{path: path, config: cfg, logs: newLogger(cfg.Log, stderr), parent: parent,
-		reloads: make(chan chan<- *admin.ReloadResult), stopping: make(chan struct{})}
+	d := &daemon{
+		path: path, config: cfg, logs: newLogger(cfg.Log, stderr), parent: parent,
+		reloads: make(chan chan<- *admin.ReloadResult), stopping: make(chan struct{}),
+	}
 	defer d.logs.Close()
 	d.log = d.logs.Logger()
 	o := proxy.Options{Log: d.log}

@@ -104,8 +104,12 @@ func TestLDAP(t *testing.T) {
 		if n := link.Len(); n != 1 {
 			t.Errorf("%d connections for lookups one after the other", n)
 		}
-		expect(t, source(t, func(c *config.LDAP) { c.Base, c.Filter, c.Scope = "cn=%n,"+slapd.Base, "(objectClass=*)", config.ScopeBase }), "alice@example.com", "s1")
-		expect(t, source(t, func(c *config.LDAP) { c.Base, c.Filter, c.Scope = "cn=%n,"+slapd.Base, "(objectClass=*)", config.ScopeBase }), "x,cn=alice@example.com", "none")
+		expect(t, source(t, func(c *config.LDAP) {
+			c.Base, c.Filter, c.Scope = "cn=%n,"+slapd.Base, "(objectClass=*)", config.ScopeBase
+		}), "alice@example.com", "s1")
+		expect(t, source(t, func(c *config.LDAP) {
+			c.Base, c.Filter, c.Scope = "cn=%n,"+slapd.Base, "(objectClass=*)", config.ScopeBase
+		}), "x,cn=alice@example.com", "none")
 		expect(t, source(t, func(c *config.LDAP) { c.BindPassword = config.NewSecret("wrong") }), "alice@example.com", "error: bind as cn=admin,dc=example,dc=com")
 		expect(t, source(t, func(c *config.LDAP) { c.Base = "dc=example,dc=org" }), "alice@example.com", "none")
 	})
