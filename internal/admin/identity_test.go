@@ -232,14 +232,9 @@ func TestWrongSecrets(t *testing.T) {
 			t.Errorf("with a certificate of another authority: %s", resp.Status)
 		}
 	}
-	if _, err := http.Get("http://" + w.tls + "/v1/status"); err == nil {
-		resp, _ := http.Get("http://" + w.tls + "/v1/status")
-		if resp.StatusCode != http.StatusBadRequest {
-			t.Errorf("without TLS: %s", resp.Status)
-		}
-		resp.Body.Close()
+	if got, _ := code(t, c, "GET", "http://"+w.tls+"/v1/status", nil); got != http.StatusBadRequest {
+		t.Errorf("without TLS: %d", got)
 	}
-	http.DefaultClient.CloseIdleConnections()
 }
 
 // TestRenewed: a certificate and a password file count when they have changed.
