@@ -147,7 +147,7 @@ func TestPackageFiles(t *testing.T) {
 	for _, path := range []string{
 		"/usr/bin/doveadm-proxy", "/usr/lib/systemd/system/doveadm-proxy.service", "/usr/lib/sysusers.d/doveadm-proxy.conf",
 		"/etc/doveadm-proxy/proxy.hcl", "/etc/logrotate.d/doveadm-proxy", "/etc/fail2ban/filter.d/doveadm-proxy.conf",
-		"/usr/share/man/man8/doveadm-proxy.8.gz", "/usr/share/bash-completion/completions/doveadm-proxy", "/usr/share/doc/doveadm-proxy/README.md",
+		"/usr/share/man/man8/doveadm-proxy.8.gz", "/usr/share/man/man5/doveadm-proxy.hcl.5.gz", "/usr/share/bash-completion/completions/doveadm-proxy", "/usr/share/doc/doveadm-proxy/README.md",
 	} {
 		if !deb[path] || !rpm[path] {
 			t.Errorf("%s: in the Debian package: %t, in the RPM: %t", path, deb[path], rpm[path])
