@@ -86,7 +86,7 @@ func TestPackageLife(t *testing.T) {
 	m.must("systemctl", "restart", "doveadm-proxy")
 	before := m.must("systemctl", "show", "-P", "MainPID", "doveadm-proxy")
 	config := m.must("cat", "/etc/doveadm-proxy/proxy.hcl")
-	m.must("sh", "-c", `mkdir -p /tmp/deb && dpkg-deb -R /mnt/one.deb /tmp/deb && sed -i 's/^Version: .*/Version: 0.0.2-1/' /tmp/deb/DEBIAN/control && sed -i '1s/default/newer default/' /tmp/deb/etc/doveadm-proxy/proxy.hcl && dpkg-deb -b /tmp/deb /mnt/two.deb`)
+	m.must("sh", "-c", `mkdir -p /tmp/deb && dpkg-deb -R /mnt/one.deb /tmp/deb && sed -i 's/^Version: .*/Version: 0.0.2-1/' /tmp/deb/DEBIAN/control && sed -i '1s/default/newer default/' /tmp/deb/etc/doveadm-proxy/proxy.hcl && dpkg-deb -Zgzip -z1 -b /tmp/deb /mnt/two.deb`)
 	m.must("dpkg", "-i", "--force-confold", "/mnt/two.deb")
 	if after := m.must("cat", "/etc/doveadm-proxy/proxy.hcl"); after != config {
 		t.Errorf("after the upgrade:\n%s", after)
@@ -98,7 +98,7 @@ func TestPackageLife(t *testing.T) {
 
 	// A configuration that the new version does not take leaves the old one running.
 	before = m.must("systemctl", "show", "-P", "MainPID", "doveadm-proxy")
-	m.must("sh", "-c", `echo 'nonsense {}' >> /etc/doveadm-proxy/proxy.hcl; sed -i 's/^Version: .*/Version: 0.0.3-1/' /tmp/deb/DEBIAN/control; dpkg-deb -b /tmp/deb /mnt/three.deb`)
+	m.must("sh", "-c", `echo 'nonsense {}' >> /etc/doveadm-proxy/proxy.hcl; sed -i 's/^Version: .*/Version: 0.0.3-1/' /tmp/deb/DEBIAN/control; dpkg-deb -Zgzip -z1 -b /tmp/deb /mnt/three.deb`)
 	if out := m.must("dpkg", "-i", "--force-confold", "/mnt/three.deb"); !strings.Contains(out, "nonsense") || !strings.Contains(out, "not restarted") {
 		t.Errorf("upgrade beside a bad configuration:\n%s", out)
 	}

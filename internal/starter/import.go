@@ -13,7 +13,7 @@ import (
 func (s *Source) Site() (Site, error) {
 	switch {
 	case len(s.hosts) == 0 && len(s.passdbs) > 0:
-		return Site{}, errors.Join(append([]error{errors.New("nothing in it names a backend, for:")}, textErrors(s.notes)...)...)
+		return Site{}, errors.Join(append([]error{errors.New("nothing in it names a backend")}, textErrors(s.notes)...)...)
 	case len(s.hosts) == 0:
 		return Site{}, errors.New("nothing in it names a backend: it has neither director_mail_servers nor a passdb with proxy and host")
 	case s.pinned && s.director:
