@@ -40,11 +40,8 @@ type options struct {
 
 func main() {
 	if len(os.Args) > 1 && os.Args[1] == "null" {
-		if err := runNull(os.Args[2:]); err != nil {
-			fmt.Fprintf(os.Stderr, "null backend: %v\n", err)
-			os.Exit(1)
-		}
-		return
+		fmt.Fprintf(os.Stderr, "null backend: %v\n", runNull(os.Args[2:]))
+		os.Exit(1)
 	}
 	if len(os.Args) > 1 && os.Args[1] == "age" {
 		if err := runAge(context.Background(), os.Args[2:], os.Stdout); err != nil {

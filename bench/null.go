@@ -98,7 +98,7 @@ func repeated(size, times int) []string {
 // which is rounded up to packets.
 func replySize(size int) int { return (size+fieldPacket-1)/fieldPacket*fieldPacket + len("\t\n+\n") }
 
-// runNull is the program's mode "null".
+// runNull is the program's mode "null". It returns only with an error.
 func runNull(args []string) error {
 	flags := flag.NewFlagSet("null", flag.ContinueOnError)
 	address := flags.String("listen", "127.0.0.1:0", "`address`")

@@ -30,6 +30,7 @@ type Config struct {
 	Referrals Referrals
 	Admin     Admin
 	Audit     Audit
+	Moves     Moves
 
 	LoginDefence LoginDefence
 }
@@ -88,6 +89,7 @@ type loader struct {
 	referrals Referrals
 	admin     Admin
 	audit     Audit
+	moves     Moves
 	defence   LoginDefence
 	listeners []*placed[Listener]
 	clients   []*placed[Client]
@@ -134,6 +136,7 @@ func (l *loader) root() block {
 			l.log.block(),
 			l.admin.block().by(l.adminBlock),
 			new(Audit).block().by(l.auditLog),
+			new(Moves).block().by(l.movesBlock),
 		},
 	}
 }
@@ -164,6 +167,7 @@ func (l *loader) config() *Config {
 		Referrals: l.referrals,
 		Admin:     l.admin,
 		Audit:     l.audit,
+		Moves:     l.moves,
 
 		LoginDefence: l.defence,
 	}

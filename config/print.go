@@ -66,6 +66,9 @@ func printWith(w io.Writer, c *Config, secret func(cty.Value) cty.Value) error {
 	if c.Audit.To != "" {
 		p.block(top, c.Audit.block())
 	}
+	if c.Moves.Driver != "" {
+		p.block(top, c.Moves.block())
+	}
 	_, err := w.Write(hclwrite.Format(file.Bytes()))
 	return err
 }

@@ -71,6 +71,7 @@ func TestTables(t *testing.T) {
 // The examples of the blocks are one configuration when they are put together.
 func TestBlockExamples(t *testing.T) {
 	dir := installed(t)
+	t.Setenv("MOVES_DSN", "postgres://proxy:secret@db.example/doveadm_proxy")
 	t.Setenv("ROUTE_DSN", "postgres://proxy:secret@db.example.com/mail")
 	t.Setenv("LDAP_PASSWORD", "secret")
 	var walk func(b block)

@@ -211,6 +211,10 @@ func (c *ClientConn) NetConn() net.Conn { return c.nc }
 // ServerMinor returns the version that the server announced.
 func (c *ClientConn) ServerMinor() Minor { return c.minor }
 
+// OnLog has log lines go to on from now on, instead of where ClientOptions sent
+// them. It must not be called while a reply is read.
+func (c *ClientConn) OnLog(on func(level LogLevel, text string)) { c.onLog = on }
+
 // Logs reports whether log lines arrive on this connection.
 func (c *ClientConn) Logs() bool { return c.chunks.framed }
 

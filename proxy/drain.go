@@ -57,6 +57,9 @@ func (p *Proxy) Drain(ctx context.Context, o Drain) error {
 	p.listeners = nil
 	p.mu.Unlock()
 
+	if p.moves != nil {
+		p.moves.StopMoves()
+	}
 	p.log.Info("closing listeners", "listeners", len(listeners))
 	for _, l := range listeners {
 		l.close()
@@ -93,6 +96,7 @@ func (p *Proxy) Drain(ctx context.Context, o Drain) error {
 	busy.Stop()
 	p.endPauses()
 
+	p.closeMoves() // no command runs any more
 	p.log.Info("closing connections to the backends")
 	errs := []error{}
 	p.snapshot.Load().table.Close()

@@ -13,6 +13,7 @@ import (
 	"github.com/hashicorp/go-hclog"
 
 	"github.com/doveadm-proxy/doveadm-proxy/doveadm"
+	"github.com/doveadm-proxy/doveadm-proxy/internal/moves"
 	"github.com/doveadm-proxy/doveadm-proxy/pool"
 	"github.com/doveadm-proxy/doveadm-proxy/router"
 )
@@ -104,8 +105,14 @@ func (t *task) execute() (keep bool) {
 		t.res = result{outcome: t.refused.outcome, reason: t.refused.reason}
 		return t.answer(t.refused.code)
 	}
+	waited, refused := t.enter(snap)
+	if refused != nil {
+		t.res = result{outcome: refused.outcome, reason: refused.reason, wait: waited}
+		return t.answer(refused.code)
+	}
+	defer t.depart()
 	for {
-		t.res = result{}
+		t.res = result{wait: waited}
 		keep, err := t.forward(snap)
 		if !errors.Is(err, pool.ErrClosed) && !errors.Is(err, router.ErrClosed) {
 			return keep
@@ -280,6 +287,16 @@ func (t *task) exchange(rl *relay) verdict {
 		}
 		return over
 	}
+	if err := s.proxy.stale(); err != nil {
+		// Since the route was asked it has become unsure.
+		s.drop(t)
+		rl.release(pool.Abandoned)
+		t.res.outcome, t.res.reason = noRoute, err.Error()
+		if t.answer(doveadm.CodeTempFail) {
+			return finished
+		}
+		return over
+	}
 	defer func() {
 		if v := recover(); v != nil {
 			s.drop(t)
@@ -396,6 +413,9 @@ func (t *task) interrupted(rl *relay, err error) verdict {
 		rl.release(pool.Abandoned)
 		t.res.outcome = unanswered
 		t.res.reason = fmt.Sprintf("backend %s closed the connection without a reply (wrong arguments, or a crash: see its log)", t.res.backend)
+	case t.session.proxy.stale() != nil:
+		rl.release(pool.Abandoned)
+		t.res.outcome, t.res.reason = lost, "cut in the middle of the command: "+moves.ErrStale.Error()
 	case rl.conn.Severed():
 		rl.release(pool.Failed)
 		t.res.outcome = lost
@@ -438,7 +458,7 @@ func (t *task) answer(code string) (keep bool) {
 func (t *task) log(took time.Duration) {
 	level := hclog.Info
 	switch t.res.outcome {
-	case unavailable, lost, timedOut, noRoute, loops, referralRefused:
+	case unavailable, lost, timedOut, noRoute, onHold, loops, referralRefused:
 		level = hclog.Error
 	case unanswered, denied, overRate, unaudited, paused, ended:
 		level = hclog.Warn

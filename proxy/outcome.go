@@ -10,6 +10,7 @@ const (
 	denied                  // not allowed or not supported
 	noUser                  // no shard has the user
 	noRoute                 // the route could not be found out
+	onHold                  // the user is being moved, and it took too long
 	loops                   // proxy-ttl is used up
 	unavailable             // no connection to a backend: nothing was sent
 	unanswered              // closed by the backend before the first byte of a reply
@@ -30,6 +31,7 @@ var outcomeWords = [outcomes]string{
 	denied:          "denied",
 	noUser:          "no-user",
 	noRoute:         "route-error",
+	onHold:          "hold",
 	loops:           "loop",
 	unavailable:     "unavailable",
 	unanswered:      "unanswered",

@@ -21,6 +21,7 @@ import (
 	"github.com/doveadm-proxy/doveadm-proxy/config"
 	"github.com/doveadm-proxy/doveadm-proxy/internal/audit"
 	"github.com/doveadm-proxy/doveadm-proxy/internal/auth"
+	"github.com/doveadm-proxy/doveadm-proxy/internal/moves"
 	"github.com/doveadm-proxy/doveadm-proxy/internal/penalty"
 )
 
@@ -59,6 +60,7 @@ type Proxy struct {
 	loginStat loginCounts
 
 	resources resources
+	moves     *moves.Node // nil: users cannot be moved
 
 	paused pauses
 	tails  atomic.Pointer[[]*Tail]  // replaced, not changed; nil: there are none
@@ -106,13 +108,18 @@ func New(cfg *config.Config, o Options) (*Proxy, error) {
 	if p.wishes, warning = loadWishes(cfg.Admin.StateFile); warning != nil {
 		p.log.Error("what operators want of backends is not known: all of them are active", "error", warning)
 	}
+	if err := p.openMoves(cfg.Moves); err != nil {
+		return nil, err
+	}
 	snap, err := p.build(cfg, nil)
 	if err != nil {
+		p.closeMoves()
 		return nil, err
 	}
 	sink, err := audit.Open(cfg.Audit)
 	if err != nil {
 		snap.discard(nil)
+		p.closeMoves()
 		return nil, err
 	}
 	settings := p.listenerSettings(cfg)
@@ -121,6 +128,7 @@ func New(cfg *config.Config, o Options) (*Proxy, error) {
 	if err != nil {
 		snap.discard(nil)
 		sink.Close()
+		p.closeMoves()
 		return nil, err
 	}
 	p.penalties = penalty.New()
@@ -229,6 +237,7 @@ func (p *Proxy) reload(cfg *config.Config) error {
 
 	p.penalties.Configure(penaltyOptions(cfg.LoginDefence))
 	p.audit.Use(sink)
+	p.configureMoves(cfg.Moves)
 	p.meters.keep(snap)
 	snap.logAges(p.log)
 	for _, l := range closing {

@@ -135,6 +135,9 @@ func (p *Proxy) build(cfg *config.Config, old *snapshot) (*snapshot, error) {
 	for _, name := range made.table.RouteNames() {
 		s.decided[name] = p.meters.route(name)
 	}
+	if p.moves != nil {
+		made.table.Except(p.moves.Gate, shardNames(cfg))
+	}
 	for _, c := range cfg.Clients {
 		var was client
 		if old != nil {
@@ -211,15 +214,11 @@ func newParts(cfg *config.Config, before *router.Table) (parts, error) {
 		}
 		p.passwords[c.Name] = hashes
 	}
-	var shards []string
-	for _, shard := range cfg.Shards {
-		shards = append(shards, shard.Name)
-	}
 	var err error
 	if p.names, err = router.NewNames(cfg.Router); err != nil {
 		return p, errors.Join(append(errs, err)...)
 	}
-	if p.table, err = before.Next(p.names, cfg.Routes, shards); err != nil {
+	if p.table, err = before.Next(p.names, cfg.Routes, shardNames(cfg)); err != nil {
 		errs = append(errs, err)
 	}
 	if p.rules, err = access.New(p.names, cfg.Clients, cfg.Shards); err != nil {
@@ -232,6 +231,14 @@ func newParts(cfg *config.Config, before *router.Table) (parts, error) {
 		return parts{}, err
 	}
 	return p, nil
+}
+
+func shardNames(cfg *config.Config) []string {
+	var names []string
+	for _, shard := range cfg.Shards {
+		names = append(names, shard.Name)
+	}
+	return names
 }
 
 // backends returns the backends of a snapshot by name.

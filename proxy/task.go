@@ -23,6 +23,9 @@ type task struct {
 	live    live
 	trace   *traced // nil: nobody asks for it
 
+	entered [2]string // the users for whom the command has passed the gate of moves
+	within  int       // how many of them there are
+
 	// Of a task that runs beside others; executed and answered are nil for one
 	// that runs alone.
 	after    *task         // the previous one for the same user
@@ -33,6 +36,9 @@ type task struct {
 
 // hasRun lets the next task for the same user begin.
 func (t *task) hasRun() {
+	if !t.request.info.Tunnel { // that has only begun
+		t.depart()
+	}
 	if t.executed != nil && !t.ran {
 		t.ran = true
 		close(t.executed)

@@ -79,7 +79,7 @@ the right Dovecot backend over pooled connections, and relays the reply.`,
 	}
 	root.AddCommand(newInit(), newImport(), newServe(), newCheck(), newRoute(), newRing(), newExplain(), newStatus(), newBackends(), newPools(), newClients(), newSessions(), newCommands(),
 		newTop(), newTail(), newTrace(), newDrain(), newResume(), newDown(), newPause(), newUnpause(), newReconnect(), newKill(),
-		newReload(), newPlan(),
+		newReload(), newPlan(), newLogLevel(), newUser(),
 		newHash(), newVersion(), newMan(root))
 	return root
 }

@@ -31,7 +31,7 @@ func printProblems(w io.Writer, s *admin.Status) error {
 		if f.Reason != "" {
 			of = append(of, clean(f.Reason))
 		}
-		fmt.Fprintf(t, "%s %s\t%d\t%s ago\t%s\n", f.Kind, f.What, f.Count, age(f.At), strings.Join(of, " "))
+		fmt.Fprintf(t, "%s %s\t%d\t%s\t%s\n", f.Kind, f.What, f.Count, age(f.At), strings.Join(of, " "))
 	}
 	return t.Flush()
 }

@@ -65,7 +65,12 @@ func TestDocumentedCommands(t *testing.T) {
 	checked := 0
 	for path, text := range documents(t) {
 		for _, block := range fence.FindAllStringSubmatch(text, -1) {
+			prompted := strings.HasPrefix(block[2], "$ ") // the other lines are output
 			for line := range strings.Lines(block[2]) {
+				line, prompt := strings.CutPrefix(line, "$ ")
+				if prompted && !prompt {
+					continue
+				}
 				line, _, _ = strings.Cut(line, "#")
 				line, _, _ = strings.Cut(line, ">")
 				words := strings.Fields(line)

@@ -14,6 +14,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/doveadm-proxy/doveadm-proxy/internal/logs"
 	"github.com/doveadm-proxy/doveadm-proxy/pool"
 )
 
@@ -136,6 +137,18 @@ func (c *Client) Reload(ctx context.Context) (*ReloadResult, error) {
 // Plan returns what a reload would change.
 func (c *Client) Plan(ctx context.Context) (*Plan, error) {
 	return call[Plan](ctx, c, http.MethodGet, "/v1/plan", nil)
+}
+
+// LogLevels returns the levels of the log.
+func (c *Client) LogLevels(ctx context.Context) (*logs.Levels, error) {
+	return call[logs.Levels](ctx, c, http.MethodGet, "/v1/log-level", nil)
+}
+
+// SetLogLevel changes the level of a component, or of all without one of their
+// own where component is empty, and returns all of them. An empty level takes a
+// component's own away.
+func (c *Client) SetLogLevel(ctx context.Context, component, level string) (*logs.Levels, error) {
+	return call[logs.Levels](ctx, c, http.MethodPost, "/v1/log-level", levelRequest{component, &level})
 }
 
 // Tail calls each with the commands as they end, until ctx ends or each returns

@@ -25,6 +25,7 @@ func verbs() []verb {
 		metricsVerbs(),
 		statusVerbs(),
 		backendVerbs(),
+		moveVerbs(),
 		pageVerbs(),
 		runningVerbs(),
 		pauseVerbs(),

@@ -35,9 +35,13 @@ var table = map[string]Role{
 	"POST /v1/shards/{name}/state":       Operator,
 	"POST /v1/sessions/{session}/kill":   Operator,
 	"POST /v1/sessions/{session}/commands/{number}/kill": Operator,
-	"POST /v1/pause":   Operator,
-	"POST /v1/unpause": Operator,
-	"POST /v1/reload":  Admin,
+	"POST /v1/pause":               Operator,
+	"POST /v1/unpause":             Operator,
+	"POST /v1/reload":              Admin,
+	"GET /v1/users":                Viewer,
+	"GET /v1/users/{user}":         Viewer,
+	"POST /v1/users/{user}/move":   Operator,
+	"POST /v1/users/{user}/forget": Operator,
 }
 
 func TestTable(t *testing.T) {

@@ -1,0 +1,82 @@
+package admin
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+)
+
+// User returns where a user is.
+func (c *Client) User(ctx context.Context, user string) (*User, error) {
+	return call[User](ctx, c, http.MethodGet, "/v1/users/"+url.PathEscape(user), nil)
+}
+
+// MovedUsers calls each for every user who was moved.
+func (c *Client) MovedUsers(ctx context.Context, each func(MovedUser) error) error {
+	return eachLine(ctx, c, http.MethodGet, "/v1/users", nil, each)
+}
+
+// Move moves a user, or forgets the exception if the request has no shard, and
+// calls each for the lines of the answer. If ctx ends before, the move is rolled
+// back.
+func (c *Client) Move(ctx context.Context, user string, req MoveRequest, each func(MoveStep) error) error {
+	verb := "/move"
+	if req.Shard == "" {
+		verb = "/forget"
+	}
+	return eachLine(ctx, c, http.MethodPost, "/v1/users/"+url.PathEscape(user)+verb, req, each)
+}
+
+// eachLine sends a request whose answer is one JSON object a line, for as long as
+// it takes.
+func eachLine[T any](ctx context.Context, c *Client, method, path string, body any, each func(T) error) error {
+	var content io.Reader
+	if body != nil {
+		text, err := json.Marshal(body)
+		if err != nil {
+			return err
+		}
+		content = bytes.NewReader(text)
+	}
+	req, err := http.NewRequestWithContext(ctx, method, "http://localhost"+path, content)
+	if err != nil {
+		return err
+	}
+	req.Header.Set("Content-Type", "application/json")
+	patient := c.http
+	patient.Timeout = 0
+	resp, err := patient.Do(req)
+	if err != nil {
+		var in *url.Error
+		if errors.As(err, &in) {
+			err = in.Err // without the made up URL
+		}
+		return fmt.Errorf("no admin endpoint answers at %s (is the proxy running, and is there an admin block in its configuration?): %w", c.address, err)
+	}
+	defer resp.Body.Close()
+	d := json.NewDecoder(resp.Body)
+	if resp.StatusCode != http.StatusOK {
+		var p problem
+		if d.Decode(&p) != nil || p.Error == "" {
+			p.Error = "the admin endpoint answers " + resp.Status
+		}
+		return &RefusedError{resp.StatusCode, p.Error}
+	}
+	for {
+		var line T
+		switch err := d.Decode(&line); {
+		case errors.Is(err, io.EOF):
+			return nil
+		case err != nil:
+			return err
+		}
+		if err := each(line); err != nil {
+			return err
+		}
+	}
+}

@@ -1,0 +1,171 @@
+package proxy
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/doveadm-proxy/doveadm-proxy/config"
+	"github.com/doveadm-proxy/doveadm-proxy/internal/moves"
+	"github.com/doveadm-proxy/doveadm-proxy/router"
+)
+
+// Errors of moves that are answers: nothing was begun.
+var (
+	ErrNoMoves = errors.New("there is no moves block in the configuration, so users cannot be moved: add \"moves {}\"")
+	// ErrNothingToDo says that what is wanted is so already.
+	ErrNothingToDo = errors.New("nothing to do")
+)
+
+// MoveUser says which user is to be moved, and how.
+type MoveUser struct {
+	User    string // as clients write it
+	Shard   string // empty: back to where the routes say, and the exception goes
+	Copy    bool   // the mail is copied first
+	MaxHold time.Duration
+	Report  func(step, detail string) // may be nil
+}
+
+// MoveUser moves a user to another shard while commands go on.
+func (p *Proxy) MoveUser(ctx context.Context, m MoveUser) (moves.Result, error) {
+	if p.moves == nil {
+		return moves.Result{}, ErrNoMoves
+	}
+	snap := p.snapshot.Load()
+	if err := checkUser(m.User); err != nil {
+		return moves.Result{}, err
+	}
+	user := snap.names.User(m.User)
+	now, had := p.moves.Gate.Find(user)
+	move := moves.Move{User: user, To: m.Shard, Forget: m.Shard == "", Exception: now.Shard, MaxHold: m.MaxHold}
+	if m.Report != nil {
+		move.Report = func(step moves.Step, detail string) { m.Report(string(step), detail) }
+	}
+	if at, err := snap.table.Route(ctx, m.User); err == nil {
+		move.From = at.Shard
+	} else if !errors.Is(err, router.ErrNoRoute) && !(had && snap.shards[now.Shard] == nil) {
+		return moves.Result{}, err
+	}
+	if move.Forget {
+		if !had {
+			return moves.Result{}, fmt.Errorf("%w: the user has no exception", ErrNothingToDo)
+		}
+		home, err := snap.table.Home(ctx, m.User)
+		if err != nil {
+			return moves.Result{}, fmt.Errorf("where the user would be without the exception is not known: %w", err)
+		}
+		move.To = home.Shard
+	}
+	switch {
+	case snap.shards[move.To] == nil:
+		return moves.Result{}, fmt.Errorf("%w: %q", ErrNoShard, move.To)
+	case !move.Forget && had && now.Shard == move.To:
+		return moves.Result{}, fmt.Errorf("%w: the user was moved to %s at %s", ErrNothingToDo, move.To, now.Since.Format(time.RFC3339))
+	}
+	if m.Copy && move.From != move.To {
+		c, err := newCopier(p, snap, m, move)
+		if err != nil {
+			return moves.Result{}, err
+		}
+		move.Copy, move.CopyHeld = c.copy, c.copyHeld
+	}
+	return p.moves.Move(ctx, move)
+}
+
+// checkUser refuses names that no user can have.
+func checkUser(user string) error {
+	if user == "" || hasControl(user) {
+		return errors.New("this is not the name of a user")
+	}
+	return nil
+}
+
+// UserState is where a user is, and why.
+type UserState struct {
+	User      string // in normal form
+	Shard     string // empty: none
+	Route     string
+	Reason    string
+	Err       error // why Shard is not known
+	Backends  []string
+	Home      string // the shard that the routes say, without an exception
+	HomeRoute string
+	HomeErr   error
+	Moved     moves.State
+	MovedErr  error // why Moved is not known
+}
+
+// ShowUser explains where a user is.
+func (p *Proxy) ShowUser(ctx context.Context, name string) (UserState, error) {
+	if err := checkUser(name); err != nil {
+		return UserState{}, err
+	}
+	snap := p.snapshot.Load()
+	s := UserState{User: snap.names.User(name)}
+	if p.moves != nil {
+		if s.Err = p.moves.Gate.Fresh(); s.Err == nil {
+			s.Moved, s.MovedErr = p.moves.State(ctx, s.User)
+		}
+	}
+	if s.Err == nil {
+		var d router.Decision
+		if d, s.Err = snap.table.Route(ctx, name); s.Err == nil {
+			s.Shard, s.Route, s.Reason = d.Shard, d.Route, d.Reason
+			if shard := snap.shards[d.Shard]; shard != nil {
+				for _, b := range shard.inOrder(name) {
+					s.Backends = append(s.Backends, b.Name())
+				}
+			}
+		}
+	}
+	d, err := snap.table.Home(ctx, name)
+	s.Home, s.HomeRoute, s.HomeErr = d.Shard, d.Route, err
+	return s, nil
+}
+
+// MovedUser is a user with an exception.
+type MovedUser struct {
+	User string
+	moves.Exception
+}
+
+// MovedUsers calls yield for each user with an exception, sorted, until it
+// returns false.
+func (p *Proxy) MovedUsers(yield func(MovedUser) bool) error {
+	if p.moves == nil {
+		return ErrNoMoves
+	}
+	if err := p.moves.Gate.Fresh(); err != nil {
+		return err
+	}
+	for _, user := range p.moves.Gate.Users() {
+		if e, ok := p.moves.Gate.Find(user); ok && !yield(MovedUser{user, e}) {
+			return nil
+		}
+	}
+	return nil
+}
+
+// MovesStat is what the moves of users are like. It reports false without a
+// moves block.
+func (p *Proxy) MovesStat() (moves.Stat, bool) {
+	if p.moves == nil {
+		return moves.Stat{}, false
+	}
+	return p.moves.Stat(), true
+}
+
+// ReadExceptions returns the exceptions that stand in the database of a
+// configuration, for who asks its routes without a proxy. It is nil if there is
+// no moves block, or no database yet.
+func ReadExceptions(ctx context.Context, c config.Moves) (router.Exceptions, error) {
+	if c.Driver == "" {
+		return nil, nil
+	}
+	e, err := moves.Read(ctx, c)
+	if e == nil || err != nil {
+		return nil, err
+	}
+	return e, nil
+}
