@@ -110,7 +110,7 @@ admin {}`,
 			},
 			{
 				name: "hosts", field: texts(&a.Hosts), example: `["proxy1.example.com"]`,
-				doc: "Names that may stand in the `Host` of a request over TCP without TLS, besides `localhost` and addresses. Any other is refused: a web page elsewhere could have made its name point here (DNS rebinding).",
+				doc: "Names that may stand in the `Host` of a request without TLS, besides `localhost` and addresses. Any other is refused: a web page elsewhere could have made its name point here, or at a port that is forwarded to the UNIX socket (DNS rebinding).",
 			},
 		},
 		blocks: []block{a.TLS.block("admin"), new(AdminEndpoint).block(), new(AdminUser).block()},
@@ -177,7 +177,7 @@ admin {
 func (u *AdminUser) block() block {
 	return block{
 		name: "user", label: "name", many: true,
-		doc: "A user of the admin endpoint, who is known by a password (HTTP Basic), a bearer token or a certificate on TCP, and by the account of the process on a UNIX socket. One of them is enough.",
+		doc: "A user of the admin endpoint, who is known by a password (HTTP Basic), a bearer token or a certificate on TCP, and by the account of the process on a UNIX socket. One of them is enough; of several users who are known by the same, the first counts.",
 		example: `
 admin {
   mode = "0660"
@@ -194,7 +194,7 @@ admin {
 			name: "role", field: choice(&u.Role, RoleViewer, RoleOperator, RoleAdmin), required: true, example: `"operator"`,
 			doc: "`viewer` sees states, counts, and who runs what for whom. `operator` also takes backends out of service, pauses, and ends commands and sessions. `admin` also reloads, and sees wires (`trace`) and profiles.",
 		}}, u.passwords().credentials("a hash in Dovecot's form, `{SCHEME}data`", `"{ARGON2ID}$argon2id$v=19$m=65536,t=3,p=1$…"`,
-			"The hashed password, as `doveadm-proxy hash` prints it. The name of the block is the user name. It may only go over TLS or the loopback interface.", "Both are valid.",
+			"The hashed password, as `doveadm-proxy hash` prints it. The name of the block is the user name. It may only go over TLS or the loopback interface. Where everybody may look, on a port of this machine, a browser is asked for it at `/login`.", "Both are valid.",
 			"/etc/doveadm-proxy/secrets/panel"), []attr{
 			{
 				name: "token", secret: true, field: secretText(&u.Token, new(string), "a hash in Dovecot's form, `{SHA256}data`"), example: `"{SHA256}n4bQgYhMfWWaL+qgxVrQFaO/TxsrC4Is0V1sFbDwCgg="`,

@@ -178,12 +178,14 @@ func (f *firstConfig) write(cmd *cobra.Command, ask *asker) error {
 
 // writeMap writes the map of users over the one that is there.
 func (f *firstConfig) writeMap(cmd *cobra.Command) error {
-	f.site.Users = starter.ByMap // also if nobody has to be in it
 	var files []starter.File
 	for _, file := range f.site.Files(f.dir, "", "", "") {
 		if filepath.Base(file.Path) == starter.MapFile {
 			files = append(files, file)
 		}
+	}
+	if len(files) == 0 {
+		return &exitError{exitNo, fmt.Errorf("these sources need no map of users, and none was written")}
 	}
 	if err := starter.Write(files, true); err != nil {
 		return &exitError{exitNo, err}
@@ -201,7 +203,7 @@ func (f *firstConfig) report(w io.Writer, files []starter.File) {
 		fmt.Fprintf(w, "note: %s\n", note)
 	}
 	fmt.Fprintln(w, "next:")
-	if f.site.NeedsMap() && len(f.site.Map) == 0 {
+	if f.site.Users == starter.ByMap && len(f.site.Shards) > 1 && len(f.site.Map) == 0 {
 		fmt.Fprintf(w, "  fill %s: \"user shard\" a line\n", filepath.Join(f.dir, starter.MapFile))
 	}
 	fmt.Fprintf(w, "  doveadm-proxy check --connect --config %s\n", f.dir)

@@ -86,7 +86,7 @@ func TestPackageLife(t *testing.T) {
 	m.must("systemctl", "restart", "doveadm-proxy")
 	before := m.must("systemctl", "show", "-P", "MainPID", "doveadm-proxy")
 	config := m.must("cat", "/etc/doveadm-proxy/proxy.hcl")
-	m.must("sh", "-c", `mkdir -p /tmp/deb && dpkg-deb -R /mnt/one.deb /tmp/deb && sed -i 's/^Version: .*/Version: 0.0.2-1/' /tmp/deb/DEBIAN/control && sed -i '1s/default/newer default/' /tmp/deb/etc/doveadm-proxy/proxy.hcl && dpkg-deb -b /tmp/deb /mnt/two.deb`)
+	m.must("sh", "-c", `mkdir -p /tmp/deb && dpkg-deb -R /mnt/one.deb /tmp/deb && sed -i 's/^Version: .*/Version: 0.0.2-1/' /tmp/deb/DEBIAN/control && sed -i '1s/default/newer default/' /tmp/deb/etc/doveadm-proxy/proxy.hcl && dpkg-deb -Zgzip -z1 -b /tmp/deb /mnt/two.deb`)
 	m.must("dpkg", "-i", "--force-confold", "/mnt/two.deb")
 	if after := m.must("cat", "/etc/doveadm-proxy/proxy.hcl"); after != config {
 		t.Errorf("after the upgrade:\n%s", after)
@@ -98,7 +98,7 @@ func TestPackageLife(t *testing.T) {
 
 	// A configuration that the new version does not take leaves the old one running.
 	before = m.must("systemctl", "show", "-P", "MainPID", "doveadm-proxy")
-	m.must("sh", "-c", `echo 'nonsense {}' >> /etc/doveadm-proxy/proxy.hcl; sed -i 's/^Version: .*/Version: 0.0.3-1/' /tmp/deb/DEBIAN/control; dpkg-deb -b /tmp/deb /mnt/three.deb`)
+	m.must("sh", "-c", `echo 'nonsense {}' >> /etc/doveadm-proxy/proxy.hcl; sed -i 's/^Version: .*/Version: 0.0.3-1/' /tmp/deb/DEBIAN/control; dpkg-deb -Zgzip -z1 -b /tmp/deb /mnt/three.deb`)
 	if out := m.must("dpkg", "-i", "--force-confold", "/mnt/three.deb"); !strings.Contains(out, "nonsense") || !strings.Contains(out, "not restarted") {
 		t.Errorf("upgrade beside a bad configuration:\n%s", out)
 	}
@@ -147,7 +147,7 @@ func TestPackageFiles(t *testing.T) {
 	for _, path := range []string{
 		"/usr/bin/doveadm-proxy", "/usr/lib/systemd/system/doveadm-proxy.service", "/usr/lib/sysusers.d/doveadm-proxy.conf",
 		"/etc/doveadm-proxy/proxy.hcl", "/etc/logrotate.d/doveadm-proxy", "/etc/fail2ban/filter.d/doveadm-proxy.conf",
-		"/usr/share/man/man8/doveadm-proxy.8.gz", "/usr/share/bash-completion/completions/doveadm-proxy", "/usr/share/doc/doveadm-proxy/README.md",
+		"/usr/share/man/man8/doveadm-proxy.8.gz", "/usr/share/man/man5/doveadm-proxy.hcl.5.gz", "/usr/share/bash-completion/completions/doveadm-proxy", "/usr/share/doc/doveadm-proxy/README.md",
 	} {
 		if !deb[path] || !rpm[path] {
 			t.Errorf("%s: in the Debian package: %t, in the RPM: %t", path, deb[path], rpm[path])

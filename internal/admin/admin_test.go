@@ -314,19 +314,3 @@ func TestSlowRequest(t *testing.T) {
 		}
 	}
 }
-
-// TestRoles asks for every verb over every way to a role.
-func TestRoles(t *testing.T) {
-	for way, have := range map[string]admin.Role{socket: admin.Admin, `address = "127.0.0.1:0"`: admin.Viewer} {
-		s := start(t, way)
-		for pattern, needs := range admin.Verbs() {
-			method, path := admin.Do(pattern)
-			resp := s.send(t, method, path, "{}")
-			resp.Body.Close()
-			code := resp.StatusCode
-			if (code == http.StatusForbidden) != (have < needs) || code == http.StatusMethodNotAllowed {
-				t.Errorf("%s as %s: %d", pattern, have, code)
-			}
-		}
-	}
-}

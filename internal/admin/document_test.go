@@ -38,6 +38,9 @@ type speech struct {
 var speeches = map[string]speech{
 	"GET /{$}":                           {words: "HTML"},
 	"GET /page/{file}":                   {words: "its file"},
+	"GET /login":                         {words: "goes on to `/`, or 401"},
+	"GET /debug/pprof/{$}":               {words: "HTML"},
+	"GET /debug/pprof/{profile}":         {words: "as package `net/http/pprof` has it: `?seconds=`, `?debug=1`"},
 	"GET /v1/whoami":                     {answers: Self{}},
 	"GET /live":                          {words: `{"live": true}`},
 	"GET /ready":                         {words: `{"ready": true}`},
@@ -105,7 +108,7 @@ curl --unix-socket /run/doveadm-proxy/admin.sock http://localhost/v1/backends/ma
 meaning. A reader has to ignore fields that it does not know. What would break that is to get paths of its own (` + "`/v2`" + `).
 
 **Answers** are JSON with the code 200. One that is no success has another code and is ` + "`{\"error\": \"...\"}`" + `, in words for people: 400 the request is
-wrong, 403 the role is not enough, 404 there is no such thing, 409 too late for it, 429 too many readers of streams, 501 this process cannot, 503 not now.
+wrong, 401 the caller is not known, 403 the role is not enough, 404 there is no such thing, 409 too late for it, 429 too many readers of streams, 501 this process cannot, 503 not now.
 ` + "`/v1/reload` and `/v1/plan`" + ` answer 200 also where the configuration is refused: see ` + "`ok`" + ` there.
 
 **Roles.** %s. Each may do what those before it may.

@@ -3,6 +3,7 @@ package admin
 import (
 	"bytes"
 	"embed"
+	"errors"
 	"fmt"
 	"net/http"
 	"path"
@@ -31,6 +32,7 @@ func pageVerbs() []verb {
 	return []verb{
 		{"GET /{$}", Viewer, "The status page, for a browser.", (*Server).page},
 		{"GET /v1/whoami", Viewer, "Who the caller is to the endpoint, and with which role.", (*Server).whoami},
+		{"GET /login", Nobody, "Asks a browser for name and password, and goes on to the status page.", (*Server).login},
 		{"GET /page/{file}", Viewer, "What the status page loads.", (*Server).pageFile},
 	}
 }
@@ -44,6 +46,17 @@ type Self struct {
 func (s *Server) whoami(w http.ResponseWriter, r *http.Request) {
 	c := callerOf(r.Context())
 	answer(w, http.StatusOK, Self{c.Name, c.Role})
+}
+
+// login is for browsers, which send a password only after they were asked for
+// one; a viewer of a loopback port is not.
+func (s *Server) login(w http.ResponseWriter, r *http.Request) {
+	if callerOf(r.Context()).Name == "" && s.users.challenge != "" {
+		w.Header().Set("WWW-Authenticate", s.users.challenge)
+		fail(w, http.StatusUnauthorized, errors.New("name and password of a user block, please"))
+		return
+	}
+	http.Redirect(w, r, "/", http.StatusSeeOther)
 }
 
 func (s *Server) page(w http.ResponseWriter, r *http.Request) { servePageFile(w, r, "index.html") }

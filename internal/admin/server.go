@@ -3,7 +3,6 @@ package admin
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"net"
 	"net/http"
@@ -16,7 +15,6 @@ import (
 	"github.com/doveadm-proxy/doveadm-proxy/config"
 	"github.com/doveadm-proxy/doveadm-proxy/internal/history"
 	"github.com/doveadm-proxy/doveadm-proxy/internal/logs"
-	"github.com/doveadm-proxy/doveadm-proxy/internal/unixsocket"
 	"github.com/doveadm-proxy/doveadm-proxy/proxy"
 )
 
@@ -43,79 +41,67 @@ type Options struct {
 
 // Server serves the endpoint.
 type Server struct {
-	proxy   *proxy.Proxy
-	options Options
-	started time.Time
-	log     hclog.Logger
-	http    http.Server
-	addr    net.Addr
-	ended   chan struct{}
-	closing chan struct{} // closed by Close
-	close   sync.Once
-	streams atomic.Int64 // that are open
+	proxy     *proxy.Proxy
+	options   Options
+	profiling bool
+	started   time.Time
+	log       hclog.Logger
+	users     *users
+	entrances []*entrance
+	closing   chan struct{} // closed by Close
+	close     sync.Once
+	streams   atomic.Int64 // that are open
 
 	recorder *history.Recorder // of the last hour
 }
 
 // Serve opens the endpoint that c describes and serves it until Close.
 func Serve(c config.Admin, p *proxy.Proxy, o Options, log hclog.Logger) (*Server, error) {
-	if len(c.Further) > 0 || len(c.Users) > 0 || c.TLS.CertFile != "" {
-		return nil, errors.New("admin: endpoint, user and tls blocks are not served yet")
-	}
-	l, err := listen(c)
+	known, err := newUsers(c.Users, log)
 	if err != nil {
 		return nil, fmt.Errorf("admin: %w", err)
 	}
-	s := &Server{proxy: p, options: o, started: time.Now(), log: log, addr: l.Addr(), ended: make(chan struct{}), closing: make(chan struct{}), recorder: history.Start(p.Readings)}
-	s.http = http.Server{
-		Handler:           s.routes(verbs()),
-		ReadHeaderTimeout: requestTimeout,
-		ReadTimeout:       requestTimeout,
-		WriteTimeout:      answerTimeout,
-		IdleTimeout:       idleTimeout,
-		MaxHeaderBytes:    maxHeader,
-		ErrorLog:          log.StandardLogger(&hclog.StandardLoggerOptions{ForceLevel: hclog.Debug}),
+	s := &Server{proxy: p, options: o, profiling: c.Profiling, started: time.Now(), log: log, users: known, closing: make(chan struct{})}
+	for _, at := range c.Endpoints() {
+		e, err := open(at, log)
+		if err != nil {
+			for _, e := range s.entrances {
+				e.listener.Close()
+			}
+			return nil, fmt.Errorf("admin: %w", err)
+		}
+		s.entrances = append(s.entrances, e)
 	}
-	log.Info("listening", "address", l.Addr())
-	go s.serve(l)
+	s.recorder = history.Start(p.Readings)
+	handler := guarded(c.Hosts, s.routes(verbs()))
+	for _, e := range s.entrances {
+		e.serve(handler)
+	}
 	return s, nil
 }
 
-func listen(c config.Admin) (net.Listener, error) {
-	if c.Network == "unix" {
-		return unixsocket.Listen(c.Address, c.Mode)
-	}
-	return net.Listen("tcp", c.Address)
-}
+// Addr returns where it listens: the address of the admin block itself.
+func (s *Server) Addr() net.Addr { return s.entrances[0].listener.Addr() }
 
-func (s *Server) serve(l net.Listener) {
-	defer close(s.ended)
-	if err := s.http.Serve(l); !errors.Is(err, http.ErrServerClosed) {
-		s.log.Error("admin endpoint ended", "error", err)
+// Addrs returns all addresses, that of the admin block first, then those of its
+// endpoint blocks.
+func (s *Server) Addrs() []net.Addr {
+	var all []net.Addr
+	for _, e := range s.entrances {
+		all = append(all, e.listener.Addr())
 	}
+	return all
 }
-
-// Addr returns where it listens.
-func (s *Server) Addr() net.Addr { return s.addr }
 
 // Close ends the endpoint. Requests that run have until ctx ends.
 func (s *Server) Close(ctx context.Context) {
 	s.close.Do(func() { close(s.closing) })
-	if s.http.Shutdown(ctx) != nil {
-		s.http.Close()
+	var all sync.WaitGroup
+	for _, e := range s.entrances {
+		all.Go(func() { e.close(ctx) })
 	}
-	<-s.ended
+	all.Wait()
 	s.recorder.Close()
-}
-
-// identify says who sends a request. Whoever may write to the UNIX socket may
-// do everything; a port can be used by everybody on the machine, so there one
-// may look.
-func (s *Server) identify(r *http.Request) Caller {
-	if s.addr.Network() == "unix" {
-		return Caller{From: "local", Role: Admin}
-	}
-	return Caller{From: r.RemoteAddr, Role: Viewer}
 }
 
 func answer(w http.ResponseWriter, code int, v any) {

@@ -33,6 +33,7 @@ func verbs() []verb {
 		reloadVerbs(),
 		historyVerbs(),
 		logVerbs(),
+		profileVerbs(),
 	)
 }
 
@@ -52,20 +53,56 @@ func (s *Server) routes(table []verb) http.Handler {
 }
 
 // serveVerb serves a request of a caller who may send it, and refuses others.
+// What changes something, or shows what is in commands, is in the log with the
+// caller's name.
 func (s *Server) serveVerb(v verb, w http.ResponseWriter, r *http.Request) {
-	caller := s.identify(r)
-	if caller.Role < v.role {
+	caller, refused := s.users.identify(r)
+	if refused == nil && caller.Role < v.role {
 		s.log.Warn("request refused", "caller", caller.who(), "from", caller.From, "role", caller.Role.String(), "request", v.pattern, "needs", v.role.String())
-		fail(w, http.StatusForbidden, fmt.Errorf("this needs the role %s, and %s has the role %s%s", v.role, caller.who(), caller.Role, remedy(&caller)))
+		refused = &refusal{http.StatusForbidden, fmt.Errorf("this needs the role %s, and %s has the role %s%s", v.role, caller.who(), caller.Role, s.users.remedy(&caller))}
+		if caller.Name == "" && s.users.challenge != "" {
+			refused.code = http.StatusUnauthorized
+		}
+	}
+	if refused != nil {
+		if refused.code == http.StatusUnauthorized && s.users.challenge != "" {
+			w.Header().Set("WWW-Authenticate", s.users.challenge)
+		}
+		fail(w, refused.code, refused.err)
 		return
 	}
-	v.handle(s, w, r.WithContext(context.WithValue(r.Context(), callerKey{}, &caller)))
+	r = r.WithContext(context.WithValue(r.Context(), callerKey{}, &caller))
+	if !v.changes() && v.role < Admin {
+		v.handle(s, w, r)
+		return
+	}
+	r.Body = http.MaxBytesReader(w, r.Body, maxBody) // which wants the w of package http
+	answered := &answered{ResponseWriter: w, code: http.StatusOK}
+	v.handle(s, answered, r)
+	s.log.Info("request", "caller", caller.who(), "from", caller.From, "role", caller.Role.String(), "request", r.Method+" "+r.URL.EscapedPath(), "code", answered.code)
 }
 
+// answered remembers the code of an answer.
+type answered struct {
+	http.ResponseWriter
+	code int
+}
+
+func (a *answered) WriteHeader(code int) {
+	a.code = code
+	a.ResponseWriter.WriteHeader(code)
+}
+
+// Unwrap is for http.ResponseController.
+func (a *answered) Unwrap() http.ResponseWriter { return a.ResponseWriter }
+
 // remedy says how to get another role.
-func remedy(c *Caller) string {
-	if c.From == "local" {
+func (u *users) remedy(c *Caller) string {
+	switch {
+	case c.From == "local":
 		return ""
+	case c.Name == "" && u.challenge != "":
+		return ": say who you are, by the password, token or certificate of a user block"
 	}
 	return ": use the UNIX socket (address of the admin block)"
 }

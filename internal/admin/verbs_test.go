@@ -38,6 +38,9 @@ var table = map[string]Role{
 	"POST /v1/pause":               Operator,
 	"POST /v1/unpause":             Operator,
 	"POST /v1/reload":              Admin,
+	"GET /login":                   Nobody,
+	"GET /debug/pprof/{$}":         Admin,
+	"GET /debug/pprof/{profile}":   Admin,
 	"GET /v1/users":                Viewer,
 	"GET /v1/users/{user}":         Viewer,
 	"POST /v1/users/{user}/move":   Operator,
@@ -77,5 +80,5 @@ func Verbs() map[string]Role { return table }
 // Do returns a request of a verb.
 func Do(pattern string) (method, path string) {
 	method, path, _ = strings.Cut(pattern, " ")
-	return method, strings.NewReplacer("shards/{name}", "shards/s1", "{name}", "mail1", "{session}", "1", "{number}", "1", "{file}", "page.js", "{$}", "").Replace(path)
+	return method, strings.NewReplacer("shards/{name}", "shards/s1", "{name}", "mail1", "{session}", "1", "{number}", "1", "{user}", "u1", "{file}", "page.js", "{profile}", "goroutine", "{$}", "").Replace(path)
 }

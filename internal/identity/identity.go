@@ -67,7 +67,7 @@ func isPeer(c *config.Client, p *Peer) bool {
 		return false
 	case c.TLSSubject != "" && p.Cert.Subject.String() != c.TLSSubject:
 		return false
-	case len(c.TLSNames) > 0 && !slices.ContainsFunc(c.TLSNames, func(name string) bool { return isFor(p.Cert, name) }):
+	case len(c.TLSNames) > 0 && !slices.ContainsFunc(c.TLSNames, func(name string) bool { return IsFor(p.Cert, name) }):
 		return false
 	case len(c.UnixUsers) > 0 && !slices.ContainsFunc(c.UnixUsers, func(a config.Account) bool { return a.ID == p.Account.UID }):
 		return false
@@ -77,8 +77,8 @@ func isPeer(c *config.Client, p *Peer) bool {
 	return true
 }
 
-// isFor reports whether a certificate has kind:text among its names.
-func isFor(cert *x509.Certificate, name string) bool {
+// IsFor reports whether a certificate has kind:text among its names.
+func IsFor(cert *x509.Certificate, name string) bool {
 	kind, text, _ := strings.Cut(name, ":")
 	switch kind {
 	case "dns":

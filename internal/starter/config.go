@@ -16,10 +16,11 @@ const (
 // ClientSecret is where the hash of the client's password is.
 func (s Site) ClientSecret() string { return "secrets/" + s.normal().Client }
 
-// NeedsMap says whether the configuration has a map of users.
+// NeedsMap says whether the configuration has a map of users. With a director's
+// hash it has one for those who will be moved, also if nobody has been yet.
 func (s Site) NeedsMap() bool {
 	s = s.normal()
-	return s.Users == ByMap || len(s.Map) > 0
+	return s.Users == ByMap || s.Users == ByDirector || len(s.Map) > 0
 }
 
 // Config returns the configuration, with a comment on everything in it. Its
