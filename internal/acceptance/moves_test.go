@@ -445,6 +445,15 @@ func TestMigrateRollsBack(t *testing.T) {
 	if got := f.backendOf(0, "u1"); got != "mail2" {
 		t.Errorf("the user is on %s", got)
 	}
+	// Who asks the configuration without the proxy is told the same.
+	path, err := fleetBinary()
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, err := exec.CommandContext(t.Context(), path, "route", "--config", f.proxies[0].Config, "u1").CombinedOutput()
+	if err != nil || !strings.Contains(string(out), "u1: shard s2, backend mail2 ") {
+		t.Errorf("route: %v, %s", err, out)
+	}
 }
 
 // saveMail runs save, with a mail as its input.
