@@ -120,8 +120,7 @@ func TestPackageLife(t *testing.T) {
 	}
 }
 
-// TestPackageFiles: both packages have the same files, and the same commit gives
-// the same bytes.
+// TestPackageFiles: both packages have the same files.
 func TestPackageFiles(t *testing.T) {
 	t.Parallel()
 	list := func(name string, args ...string) map[string]bool {
