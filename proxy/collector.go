@@ -191,6 +191,7 @@ func (c *collection) backend(shard string, b *backend, s *pool.Stat) {
 	c.send(poolConnections, float64(s.Idle), name, "idle")
 	c.send(poolConnections, float64(s.Dialing), name, "dialing")
 	c.send(poolMax, float64(b.limits.MaxOpen), name)
+	c.send(poolLimit, float64(s.Best), name)
 	c.send(poolWaiting, float64(s.Waiting-s.BulkWaiting), name, "interactive")
 	c.send(poolWaiting, float64(s.BulkWaiting), name, "bulk")
 	c.send(poolAcquired, float64(s.Acquired), name)

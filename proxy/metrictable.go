@@ -73,6 +73,7 @@ var (
 	breakerOpened      = counter("breaker_opened_total", "How often the circuit breaker opened.", "backend")
 	poolConnections    = gauge("pool_connections", "Connections to the backend.", "backend", "state")
 	poolMax            = gauge("pool_max_connections", "max_open of the pool.", "backend")
+	poolLimit          = gauge("pool_limit_commands", "Commands that may run at the same time: as many as the backend was found to answer most of, at most max_open.", "backend")
 	poolWaiting        = gauge("pool_waiting_commands", "Commands that wait for a connection.", "backend", "priority")
 	poolAcquired       = counter("pool_acquired_total", "Connections lent to commands.", "backend")
 	poolRefused        = counter("pool_refused_total", "Commands that got no connection without a dial having failed for them: the breaker was open, too many waited, or none became free in time.", "backend", "reason")
