@@ -23,10 +23,10 @@ BINARY = bin/doveadm-proxy
 TOOL = go tool -modfile=tools/go.mod
 
 .NOTPARALLEL:
-.PHONY: help demo test deps deps-2.3 lint format fuzz bench bench-long bench-age bench-diff chaos compat crowd build install packages clean
+.PHONY: help demo test deps deps-2.3 lint format fuzz bench bench-long bench-age bench-scale bench-diff chaos compat crowd build install packages clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: deps-2.3 build ## three real Dovecots behind the proxy, shown command by command; KEEP=1 leaves them running
 	go build -buildvcs=false -o bin/demo ./internal/demo
@@ -66,16 +66,22 @@ bench: deps build ## the proxy beside direct connections, HAProxy, nginx and Dov
 	cd bench && go build -buildvcs=false -o ../bin/bench .
 	bin/bench -proxy $(BINARY) $(BENCH)
 
-bench-long: deps build ## the same in full, into the documents; and the cost of rights
+bench-long: deps build ## the same in full, into the documents; and the cost of rights and routes
 	cd bench && go build -buildvcs=false -o ../bin/bench .
 	bin/bench -proxy $(BINARY) -long -update docs/performance.md,README.md $(BENCH)
 	go test -run '^$$' -bench Decide ./internal/access
+	go test -run '^$$' -bench 'Ring|Millions|CachedDecision' ./router
 
-# The parent is measured from a copy of its files, in turns with this one.
 bench-age: deps ## what a command costs by how many its connection has served, from which max_commands is chosen
 	cd bench && go build -buildvcs=false -o ../bin/bench .
 	bin/bench age -update docs/performance.md
 
+# The proxy and the benchmark open a file for each session: see ulimit -n.
+bench-scale: build ## memory, descriptors and CPU with 500 backends, 20000 sessions and a map of 5 million users, into the documents (BENCH are its options)
+	cd bench && go build -buildvcs=false -o ../bin/bench .
+	bin/bench scale -proxy $(BINARY) -update docs/performance.md,docs/sizing.md $(BENCH)
+
+# The parent is measured from a copy of its files, in turns with this one.
 bench-diff: ## micro-benchmarks of the hot path, compared with those of the commit before (AGAINST names another)
 	@scripts/benchdiff $(AGAINST)
 

@@ -125,6 +125,8 @@ type load struct {
 	clients  []*client
 	in       []byte
 	until    time.Time
+	together int   // how many clients work at the same time, in turns; 0: all
+	turns    turns // of the others
 	active   int
 	commands int       // that ended within the measurement
 	all      int       // also those that ended after it
@@ -142,7 +144,7 @@ func newLoad(to endpoint, users [][]op) (*load, error) {
 	if err != nil {
 		return nil, err
 	}
-	l := &load{poll: poll, in: make([]byte, 256<<10), took: make([]float32, 0, 1<<20)}
+	l := &load{poll: poll, in: make([]byte, 256<<10), took: make([]float32, 0, 1<<20), turns: turns{waiting: make([]*client, len(users))}}
 	login := "PLAIN\t" + base64.StdEncoding.EncodeToString([]byte("\x00doveadm\x00"+to.password)) + "\n"
 	for slot, ops := range users {
 		l.clients = append(l.clients, &client{
@@ -151,6 +153,24 @@ func newLoad(to endpoint, users [][]op) (*load, error) {
 		})
 	}
 	return l, nil
+}
+
+// turns are clients that wait for others to end what they do.
+type turns struct {
+	waiting  []*client // a ring
+	first, n int
+}
+
+func (t *turns) add(c *client) {
+	t.waiting[(t.first+t.n)%len(t.waiting)] = c
+	t.n++
+}
+
+func (t *turns) next() *client {
+	c := t.waiting[t.first]
+	t.first = (t.first + 1) % len(t.waiting)
+	t.n--
+	return c
 }
 
 func (l *load) close() {
@@ -168,6 +188,7 @@ type done struct {
 	length   time.Duration
 	own      time.Duration // CPU time of the clients
 	p50, p99 time.Duration
+	longest  time.Duration
 }
 
 // grace is how long an op may take beyond its measurement. One that takes
@@ -204,6 +225,7 @@ func (l *load) run(duration time.Duration, between func() error) (done, error) {
 	d := done{commands: l.commands, all: l.all, bytes: l.bytes, length: time.Since(begin)}
 	d.own = time.Duration(after.Utime.Nano()+after.Stime.Nano()) - time.Duration(before.Utime.Nano()+before.Stime.Nano())
 	d.p50, d.p99 = percentile(l.took, 50), percentile(l.took, 99)
+	d.longest = percentile(l.took, 100)
 	return d, nil
 }
 
@@ -216,7 +238,12 @@ func percentile(sorted []float32, p int) time.Duration {
 func (l *load) work(until time.Time) error {
 	l.until = until
 	l.active = len(l.clients)
-	for _, c := range l.clients {
+	for i, c := range l.clients {
+		if l.together > 0 && i >= l.together {
+			c.state = stopped
+			l.turns.add(c)
+			continue
+		}
 		if err := c.next(); err != nil {
 			return err
 		}
@@ -395,7 +422,17 @@ func (c *client) read(p []byte) error {
 	if !in {
 		c.state = stopped
 		l.active--
+		if l.warming && l.turns.n > 0 {
+			return l.turns.next().next()
+		}
+		l.active -= l.turns.n
+		l.turns.n = 0
 		return nil
+	}
+	if l.together > 0 {
+		c.state = stopped
+		l.turns.add(c)
+		c = l.turns.next()
 	}
 	return c.next()
 }

@@ -26,15 +26,22 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// The whole program runs and its report is complete. What its figures say is
-// no matter of a test.
-func TestRun(t *testing.T) {
+// buildProxy returns the path of a proxy of this tree.
+func buildProxy(t *testing.T) string {
+	t.Helper()
 	binary := filepath.Join(t.TempDir(), "doveadm-proxy")
 	build := exec.Command("go", "build", "-buildvcs=false", "-o", binary, "./cmd/doveadm-proxy")
 	build.Dir = ".."
 	if out, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("go build: %v\n%s", err, out)
 	}
+	return binary
+}
+
+// The whole program runs and its report is complete. What its figures say is
+// no matter of a test.
+func TestRun(t *testing.T) {
+	binary := buildProxy(t)
 	o, err := parse([]string{"-rounds", "2", "-time", "50ms", "-proxy", binary, "-only", "null-connect-64|null-pipelined-8|slow-pipelined-8|null-5MB|null-mixed|d23-kept-8"})
 	if err != nil {
 		t.Fatal(err)

@@ -10,6 +10,7 @@ import (
 	"os"
 	"runtime"
 	"strconv"
+	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -27,14 +28,14 @@ import (
 //
 // Commands of one connection are run one after the other, each for delay.
 type nullBackend struct {
-	poll     *poller
-	listener int
-	delay    time.Duration
-	minor    doveadm.Minor
-	conns    []*nullConn // by descriptor
-	due      []*nullConn // with a reply that waits for its time, in that order
-	in       []byte      // what was just read
-	greeting []byte
+	poll      *poller
+	listeners map[int]bool // by descriptor
+	delay     time.Duration
+	minor     doveadm.Minor
+	conns     []*nullConn // by descriptor
+	due       []*nullConn // with a reply that waits for its time, in that order
+	in        []byte      // what was just read
+	greeting  []byte
 }
 
 // nullConn is one connection.
@@ -101,28 +102,32 @@ func replySize(size int) int { return (size+fieldPacket-1)/fieldPacket*fieldPack
 // runNull is the program's mode "null". It returns only with an error.
 func runNull(args []string) error {
 	flags := flag.NewFlagSet("null", flag.ContinueOnError)
-	address := flags.String("listen", "127.0.0.1:0", "`address`")
+	addresses := flags.String("listen", "127.0.0.1:0", "`addresses`, with commas: so many backends are one process")
 	delay := flags.Duration("delay", 0, "how long each command takes")
 	minor := flags.Int("minor", int(doveadm.MinorExtraFields), "minor version that it announces")
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
 	runtime.LockOSThread()
-	b := &nullBackend{delay: *delay, minor: doveadm.Minor(*minor), in: make([]byte, 256<<10)}
+	b := &nullBackend{delay: *delay, minor: doveadm.Minor(*minor), in: make([]byte, 256<<10), listeners: make(map[int]bool)}
 	b.greeting = fmt.Appendf(nil, "VERSION\tdoveadm-client\t1\t%d\n-\n", b.minor)
 	var err error
 	if b.poll, err = newPoller(); err != nil {
 		return err
 	}
-	addr, err := net.ResolveTCPAddr("tcp4", *address)
-	if err != nil {
-		return err
-	}
-	if b.listener, err = listen(addr); err != nil {
-		return err
-	}
-	if err := b.poll.add(b.listener, b.listener, unix.EPOLLIN); err != nil {
-		return err
+	for address := range strings.SplitSeq(*addresses, ",") {
+		addr, err := net.ResolveTCPAddr("tcp4", address)
+		if err != nil {
+			return err
+		}
+		fd, err := listen(addr)
+		if err != nil {
+			return fmt.Errorf("listen on %s: %w", address, err)
+		}
+		if err := b.poll.add(fd, fd, unix.EPOLLIN); err != nil {
+			return err
+		}
+		b.listeners[fd] = true
 	}
 	fmt.Println("listening")
 	// The end of standard input is the end of the program that started this one.
@@ -157,8 +162,8 @@ func (b *nullBackend) serve() error {
 			return err
 		}
 		for _, e := range events {
-			if int(e.Fd) == b.listener {
-				err = b.accept()
+			if b.listeners[int(e.Fd)] {
+				err = b.accept(int(e.Fd))
 			} else if c := b.conns[e.Fd]; c != nil && !b.handle(c, e.Events) {
 				unix.Close(c.fd)
 				b.conns[c.fd] = nil
@@ -174,9 +179,9 @@ func (b *nullBackend) serve() error {
 	}
 }
 
-func (b *nullBackend) accept() error {
+func (b *nullBackend) accept(listener int) error {
 	for {
-		fd, _, err := unix.Accept4(b.listener, unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC)
+		fd, _, err := unix.Accept4(listener, unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC)
 		switch {
 		case err == unix.EAGAIN:
 			return nil

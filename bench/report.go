@@ -22,27 +22,14 @@ type report struct {
 
 // conditions returns what the figures depend on.
 func conditions(ctx context.Context, s *site, o options) ([][2]string, error) {
-	cpu, err := cpuModel()
+	machine, err := machine()
 	if err != nil {
 		return nil, err
-	}
-	kernel, err := os.ReadFile("/proc/sys/kernel/osrelease")
-	if err != nil {
-		return nil, err
-	}
-	first := func(program string, args ...string) (string, error) {
-		cmd := exec.CommandContext(ctx, program, args...)
-		out, err := cmd.CombinedOutput()
-		if err != nil {
-			return "", fmt.Errorf("version of %s: %w", program, err)
-		}
-		line, _, _ := strings.Cut(string(out), "\n")
-		return strings.TrimSpace(line), nil
 	}
 	list := [][2]string{
 		{"command", o.command},
 		{"measured", time.Now().UTC().Format("2006-01-02 15:04 UTC") + fmt.Sprintf(", %d rounds, each row %s in each round", o.rounds, o.duration)},
-		{"machine", fmt.Sprintf("%s, %d cores, Linux %s", cpu, runtime.NumCPU(), strings.TrimSpace(string(kernel)))},
+		{"machine", machine},
 		{"load before", strings.Join(strings.Fields(o.load)[:3], " ") + " (running processes on average of 1, 5 and 15 minutes)"},
 	}
 	for _, k := range []backendKind{dovecot23, dovecot24} {
@@ -65,13 +52,36 @@ func conditions(ctx context.Context, s *site, o options) ([][2]string, error) {
 		if err != nil {
 			return nil, err
 		}
-		version, err := first(path, p.arg)
+		version, err := firstLine(ctx, path, p.arg)
 		if err != nil {
 			return nil, err
 		}
 		list = append(list, [2]string{p.name, version})
 	}
 	return append(list, [2]string{"clients and null backend", "one thread each, built with " + runtime.Version()}), nil
+}
+
+// machine names the processor and the kernel.
+func machine() (string, error) {
+	cpu, err := cpuModel()
+	if err != nil {
+		return "", err
+	}
+	kernel, err := os.ReadFile("/proc/sys/kernel/osrelease")
+	if err != nil {
+		return "", err
+	}
+	return fmt.Sprintf("%s, %d cores, Linux %s", cpu, runtime.NumCPU(), strings.TrimSpace(string(kernel))), nil
+}
+
+// firstLine returns that of what a program prints, which is its version.
+func firstLine(ctx context.Context, program string, args ...string) (string, error) {
+	out, err := exec.CommandContext(ctx, program, args...).CombinedOutput()
+	if err != nil {
+		return "", fmt.Errorf("version of %s: %w", program, err)
+	}
+	line, _, _ := strings.Cut(string(out), "\n")
+	return strings.TrimSpace(line), nil
 }
 
 func cpuModel() (string, error) {
