@@ -195,16 +195,15 @@ type done struct {
 // longer hangs, and fails.
 const grace = 30 * time.Second
 
-// run lets the clients work for a while. Each of them does one op before that
-// counts: it opens kept connections, and gives the target time to have those to
-// the backends. between is called when they have.
-func (l *load) run(duration time.Duration, between func() error) (done, error) {
+// run lets the clients work for a while. Before that counts they work for
+// warmUp, and each of them does one op at least: it opens kept connections, and
+// gives the target time to have those to the backends. between is called then.
+func (l *load) run(warmUp, duration time.Duration, between func() error) (done, error) {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
-	if l.warming = true; l.clients[0].state != running {
-		if err := l.work(time.Now()); err != nil {
-			return done{}, err
-		}
+	l.warming = true
+	if err := l.work(time.Now().Add(warmUp)); err != nil {
+		return done{}, err
 	}
 	l.warming = false
 	if err := between(); err != nil {

@@ -114,7 +114,7 @@ func drive(ctx context.Context, s *site, w *work, t target, duration time.Durati
 		return done{}, err
 	}
 	defer l.close()
-	return l.run(duration, between)
+	return l.run(w.warmUp(t), duration, between)
 }
 
 // count counts system calls and allocations.

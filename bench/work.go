@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"regexp"
+	"time"
 )
 
 // work is something to do that is measured for each of its targets, all of them
@@ -17,6 +18,18 @@ type work struct {
 	targets []target
 	volume  bool // what counts is bytes and not commands
 	long    bool // left out of the short form
+}
+
+// warmUp is how long clients work before a measurement begins. A Dovecot starts a
+// process for each connection that is kept, which takes it so much longer than a
+// command that it would show in the figures of both the kept connections of
+// clients and those of the proxy.
+func (w *work) warmUp(t target) time.Duration {
+	real := w.backend == dovecot23 || w.backend == dovecot24
+	if !real || w.ops(w.backend, 0)[0].fresh && t != proxied && t != quiet {
+		return 0
+	}
+	return 2 * time.Second
 }
 
 // maxUsers is how many users null backends have for the clients.

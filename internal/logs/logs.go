@@ -33,11 +33,14 @@ type Options struct {
 
 // System is the log of a process. Its loggers may be used by any goroutine.
 type System struct {
-	name   string
-	json   bool
-	out    hclog.Logger // writes everything
-	held   holder
-	events events
+	name    string
+	json    bool
+	journal bool
+	noTime  bool
+	output  io.Writer    // for whole lines
+	out     hclog.Logger // writes everything but what fast does
+	held    holder
+	events  events
 
 	mu         sync.Mutex // guards what follows
 	level      hclog.Level
@@ -53,17 +56,30 @@ type component struct {
 
 // New returns a log. Close ends it.
 func New(o Options) *System {
-	w := o.Output
+	output := &locked{w: o.Output}
+	var w io.Writer = output
 	if o.Journal {
 		w = journal(w)
 	}
 	s := &System{
-		name: o.Name, json: o.JSON, level: o.Level,
+		name: o.Name, json: o.JSON, journal: o.Journal, noTime: o.NoTime, output: output, level: o.Level,
 		set: make(map[string]hclog.Level), components: make(map[string]*component),
 		out: hclog.New(&hclog.LoggerOptions{Level: hclog.Trace, Output: w, JSONFormat: o.JSON, DisableTime: o.NoTime}),
 	}
 	s.held.write = s.write
 	return s
+}
+
+// locked takes one line at a time.
+type locked struct {
+	mu sync.Mutex
+	w  io.Writer
+}
+
+func (l *locked) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.w.Write(p)
 }
 
 // Logger returns the root of all loggers.
