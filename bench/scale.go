@@ -242,7 +242,7 @@ func (sc scale) measure(ctx context.Context, s *site, progress io.Writer) (*grow
 			return err
 		}
 		l.together = together
-		d, err := l.run(sc.duration, func() error { return read(&before) })
+		d, err := l.run(0, sc.duration, func() error { return read(&before) })
 		if err = errors.Join(err, ctx.Err()); err == nil {
 			err = read(&after)
 		}
@@ -520,7 +520,7 @@ func (p *scaledProxy) fill(sc *scale) error {
 		return err
 	}
 	defer l.close()
-	_, err = l.run(sc.duration, func() error { return nil })
+	_, err = l.run(0, sc.duration, func() error { return nil })
 	return err
 }
 
@@ -701,7 +701,7 @@ func (p *scaledProxy) changes(ctx context.Context, g *grown, path string, l *loa
 		err  error
 	}
 	replaced := make(chan result, 1)
-	d, err := l.run(g.duration+3*g.changed, func() error {
+	d, err := l.run(0, g.duration+3*g.changed, func() error {
 		go func() {
 			took, err := replace()
 			replaced <- result{took, err}
