@@ -64,7 +64,8 @@ func (s *ServerConn) Handshake(authenticate func(username, password string) (boo
 	if err := s.readVersion(); err != nil {
 		return err
 	}
-	var out []byte
+	var room [64]byte // enough for all that is said here
+	out := room[:0]
 	if s.minor >= MinorMultiplex {
 		out = appendVersion(out, serviceWantedByServer, MaxMinor)
 	}
@@ -96,7 +97,7 @@ func (s *ServerConn) Handshake(authenticate func(username, password string) (boo
 	if !ok {
 		return ErrLoginFailed
 	}
-	_, err = io.WriteString(s.nc, s.welcome())
+	_, err = s.nc.Write(append(room[:0], s.welcome()...))
 	return err
 }
 

@@ -30,13 +30,13 @@ func TestReplacedPoolIsNoFailure(t *testing.T) {
 	if err := backends[0].Close(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	task := &task{session: &session{ctx: t.Context()}, request: request{info: &doveadm.CommandInfo{}}}
-	_, conn, from, err := task.acquire(backends, pool.Shared)
+	task := &task{session: new(session), request: request{info: &doveadm.CommandInfo{}}}
+	_, err := task.acquire(backends, pool.Shared)
 	if !errors.Is(err, pool.ErrClosed) {
-		t.Errorf("connected to %v, %v, want %v", from, err, pool.ErrClosed)
+		t.Errorf("connected to %v, %v, want %v", task.relay.from, err, pool.ErrClosed)
 	}
-	if conn != nil {
-		conn.Release(pool.Reusable)
+	if err == nil {
+		task.relay.conn.Release(pool.Reusable)
 	}
 	if n := srv.Accepted(); n != 0 {
 		t.Errorf("%d connections", n)

@@ -14,7 +14,7 @@ import (
 func (s *session) authorize(r *request) *refusal {
 	for {
 		snap := s.proxy.snapshot.Load()
-		refused := snap.authorize(s.ctx, s.client, s.peer.From, r)
+		refused := snap.authorize(untilCut{s}, s.client, s.peer.From, r)
 		if refused != routesClosed || s.proxy.snapshot.Load() == snap {
 			return refused
 		}

@@ -10,6 +10,7 @@ import (
 
 	"github.com/doveadm-proxy/doveadm-proxy/config"
 	"github.com/doveadm-proxy/doveadm-proxy/doveadm"
+	"github.com/doveadm-proxy/doveadm-proxy/internal/logs"
 	"github.com/doveadm-proxy/doveadm-proxy/proxy"
 )
 
@@ -33,8 +34,9 @@ func benchmarked(b *testing.B, output string) (s *site, replyLen int) {
 		}
 	})
 	cfg := configure(b, func(c *config.Config) { first(c).Pool.MaxCommands = 0 }, srv.Addr().String())
-	log := hclog.New(&hclog.LoggerOptions{Output: io.Discard, Level: hclog.Info})
-	p, err := proxy.New(cfg, proxy.Options{Log: log})
+	log := logs.New(logs.Options{Output: io.Discard, Level: hclog.Info})
+	b.Cleanup(log.Close)
+	p, err := proxy.New(cfg, proxy.Options{Log: log.Logger()})
 	must(b, err)
 	b.Cleanup(func() { p.Shutdown(b.Context()) })
 	p.Serve()

@@ -6,13 +6,13 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"strconv"
 	"syscall"
 	"time"
 
 	"github.com/hashicorp/go-hclog"
 
 	"github.com/doveadm-proxy/doveadm-proxy/doveadm"
+	"github.com/doveadm-proxy/doveadm-proxy/internal/logs"
 	"github.com/doveadm-proxy/doveadm-proxy/internal/moves"
 	"github.com/doveadm-proxy/doveadm-proxy/pool"
 	"github.com/doveadm-proxy/doveadm-proxy/router"
@@ -184,7 +184,9 @@ func (t *task) forward(snap *snapshot) (keep bool, err error) {
 	defer t.client.release()
 	var visited []string // addresses, once referrals begin
 	for {
-		release, conn, from, err := t.acquire(backends, use)
+		rl := &t.relay
+		*rl = relay{task: t}
+		release, err := t.acquire(backends, use)
 		if err != nil {
 			if errors.Is(err, pool.ErrClosed) {
 				t.res.outcome, t.res.reason = unavailable, err.Error()
@@ -192,8 +194,8 @@ func (t *task) forward(snap *snapshot) (keep bool, err error) {
 			}
 			return t.noConnection(err), nil
 		}
+		from := rl.from
 		t.res.backend, t.res.meter = from.Name(), from.meter
-		rl := &relay{task: t, conn: conn, from: from}
 		v := t.exchange(rl)
 		release()
 		switch v {
@@ -242,44 +244,46 @@ func (t *task) noConnection(err error) (keep bool) {
 	return t.answer(doveadm.CodeTempFail)
 }
 
-// acquire takes a connection to the first backend that has one, and for a
-// tunnel one of the few places for tunnels. The error has those of all.
-func (t *task) acquire(backends []*backend, use pool.Use) (release func(), c *pool.Conn, from *backend, err error) {
-	ctx := waits{t}
+// acquire takes a connection for the relay to the first backend that has one,
+// and for a tunnel one of the few places for tunnels. The error has those of
+// all.
+func (t *task) acquire(backends []*backend, use pool.Use) (release func(), err error) {
 	start := time.Now()
 	defer func() { t.res.wait += time.Since(start) }()
 	for i, b := range backends {
 		release := func() {}
 		var why error
 		if t.request.info.Tunnel {
-			release, why = b.takeTunnel(ctx, t.client)
+			release, why = b.takeTunnel(waits{t}, t.client)
 		}
 		if why == nil {
-			if c, why = b.AcquireFor(ctx, use, t.client.forPool()); why == nil {
+			if why = b.AcquireInto(queues{t}, &t.relay.conn, use, t.client.forPool()); why == nil {
 				for _, failed := range backends[:i] {
 					failed.meter.failovers.Add(1)
 				}
-				return release, c, b, nil
+				t.relay.from = b
+				return release, nil
 			}
 		}
 		release()
+		givenUp := queues{t}.Err() != nil
 		why = fmt.Errorf("backend %s: %w", b.Name(), why)
 		if err == nil {
 			err = why
 		} else {
 			err = fmt.Errorf("%w; %w", err, why)
 		}
-		if errors.Is(why, pool.ErrClosed) || ctx.Err() != nil {
+		if errors.Is(why, pool.ErrClosed) || givenUp {
 			break // replaced by a reload, or given up: no reason for the next one
 		}
 	}
-	return nil, nil, nil, err
+	return nil, err
 }
 
 // exchange sends the command, relays the reply and gives the connection back.
 func (t *task) exchange(rl *relay) verdict {
 	s := t.session
-	if !s.hold(t, rl.conn, rl.from) {
+	if !s.hold(t, &rl.conn, rl.from) {
 		s.drop(t)
 		rl.release(pool.Abandoned)
 		if t.noConnection(nil) {
@@ -463,48 +467,48 @@ func (t *task) log(took time.Duration) {
 	case unanswered, denied, overRate, unaudited, paused, ended:
 		level = hclog.Warn
 	}
-	log := t.session.log
+	s := t.session
+	log := s.proxy.log
 	if !log.IsInfo() && level == hclog.Info {
 		return
 	}
 	unsaid := 0
-	if c, ok := t.session.proxy.snapshot.Load().clients[t.session.client]; ok && t.res.outcome == overRate {
+	if c, ok := s.proxy.snapshot.Load().clients[s.client]; ok && t.res.outcome == overRate {
 		// A client that is too fast shall not fill the log, too.
 		if ok, unsaid = c.budget.mayLog(); !ok {
 			return
 		}
 	}
-	args := []any{
-		"client", printable(t.session.client),
-		"user", printable(t.cmd.User),
-		"command", printable(t.cmd.Name),
-		"outcome", t.res.outcome.String(),
-		"status", t.res.status.String(),
-		"shard", t.res.shard,
-		"backend", t.res.on(),
-		"wait_ms", milliseconds(t.res.wait),
-		"duration_ms", milliseconds(took),
-		"bytes", t.res.bytes,
+	room := [17]logs.Field{logs.Text("peer", s.peerName), logs.Number("session", int64(s.id))}
+	fields := room[:2]
+	if s.tls != "" {
+		fields = append(fields, logs.Text("tls", s.tls))
 	}
+	fields = append(fields,
+		logs.Text("client", printable(s.client)),
+		logs.Text("user", printable(t.cmd.User)),
+		logs.Text("command", printable(t.cmd.Name)),
+		logs.Text("outcome", t.res.outcome.String()),
+		logs.Text("status", t.res.status.String()),
+		logs.Text("shard", t.res.shard),
+		logs.Text("backend", t.res.on()),
+		logs.Millis("wait_ms", t.res.wait),
+		logs.Millis("duration_ms", took),
+		logs.Number("bytes", t.res.bytes),
+	)
 	if t.res.retried {
-		args = append(args, "retried", true)
+		fields = append(fields, logs.True("retried"))
 	}
 	if t.res.hops > 0 {
-		args = append(args, "referrals", t.res.hops)
+		fields = append(fields, logs.Number("referrals", int64(t.res.hops)))
 	}
 	if unsaid > 0 {
-		args = append(args, "others_not_logged", unsaid)
+		fields = append(fields, logs.Number("others_not_logged", int64(unsaid)))
 	}
 	if t.res.reason != "" {
-		args = append(args, "reason", printable(t.res.reason))
+		fields = append(fields, logs.Text("reason", printable(t.res.reason)))
 	}
-	log.Log(level, "command", args...)
-}
-
-// milliseconds is how durations stand in the log: one unit, to be compared and
-// summed up.
-func milliseconds(d time.Duration) string {
-	return strconv.FormatFloat(float64(d)/float64(time.Millisecond), 'f', 3, 64)
+	logs.Log(log, level, logs.CommandMessage, fields...)
 }
 
 // takeTunnel waits for a place for a tunnel to b. Bulk clients have half of

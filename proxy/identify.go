@@ -51,7 +51,7 @@ func (s *session) logIn(ctx context.Context, username, password string) (bool, e
 		return false, err
 	}
 	s.client = client
-	snap.clients[client].passwords.loggedIn(client, verdict, s.log)
+	snap.clients[client].passwords.loggedIn(client, verdict, s.logger)
 	return true, nil
 }
 

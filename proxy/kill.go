@@ -96,9 +96,10 @@ func (t *task) kill(why *killed) {
 	if l.killed != nil {
 		return
 	}
+	stopped := t.stopped() != nil
 	l.killed = why
-	if l.stop != nil {
-		l.stop(why)
+	if !stopped {
+		t.stopWaiting()
 	}
 	if l.conn != nil {
 		l.conn.Cut()
@@ -122,7 +123,7 @@ func (s *session) wasKilled() *killed {
 // tellKilled says goodbye to the client of a session that an operator ends.
 func (s *session) tellKilled() {
 	why := s.wasKilled()
-	s.log.Info("session closed", "client", s.client, "reason", why.Error())
+	s.logger().Info("session closed", "client", s.client, "reason", why.Error())
 	s.out = s.wire.AppendLog(s.out[:0], doveadm.LogError, logPrefix+why.Error())
 	s.write(s.out)
 	s.linger()

@@ -8,7 +8,10 @@ import (
 	"os"
 	"strings"
 	"sync/atomic"
+	"syscall"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/doveadm-proxy/doveadm-proxy/config"
 	"github.com/doveadm-proxy/doveadm-proxy/internal/tlsfiles"
@@ -127,6 +130,34 @@ func (p *Proxy) openListeners(settings []*listenerSettings) ([]*listener, error)
 	return opened, nil
 }
 
+// tcpSockets makes listening sockets. The connections that Linux accepts have the
+// options of the socket that they came to, so that these need not be set for
+// each of them: what Go sets by itself, four system calls a connection.
+var tcpSockets = func() net.ListenConfig {
+	lc := net.ListenConfig{
+		KeepAlive: -1,
+		Control: func(_, _ string, raw syscall.RawConn) error {
+			var err error
+			if failed := raw.Control(func(fd uintptr) { err = keepAlive(int(fd)) }); failed != nil {
+				return failed
+			}
+			return err
+		},
+	}
+	lc.SetMultipathTCP(false) // whose sockets know only some of the options
+	return lc
+}()
+
+// keepAlive finds out about peers that vanish: one that is silent is asked every
+// 15 seconds, and is gone when it has not answered nine times.
+func keepAlive(fd int) error {
+	return errors.Join(
+		unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_KEEPALIVE, 1),
+		unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_KEEPIDLE, 15),
+		unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_KEEPINTVL, 15),
+		unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_KEEPCNT, 9))
+}
+
 func (p *Proxy) open(c config.Listener) (net.Listener, error) {
 	if nl, ok := p.sockets[c.Name]; ok {
 		delete(p.sockets, c.Name) // a reload that needs it again opens its own
@@ -138,7 +169,7 @@ func (p *Proxy) open(c config.Listener) (net.Listener, error) {
 	var nl net.Listener
 	var err error
 	if c.Network == "tcp" {
-		nl, err = net.Listen("tcp", c.Address)
+		nl, err = tcpSockets.Listen(context.Background(), "tcp", c.Address)
 	} else {
 		nl, err = unixsocket.Listen(c.Address, c.Mode)
 	}

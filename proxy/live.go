@@ -30,6 +30,7 @@ type live struct {
 
 	waits context.Context // made when somebody waits on it
 	stop  context.CancelCauseFunc
+	halt  chan struct{} // likewise, see queues
 }
 
 // Phase is what a command that runs is doing.
@@ -69,9 +70,7 @@ func (s *session) unlist(t *task) {
 	if l.next != nil {
 		l.next.live.prev = l.prev
 	}
-	if l.stop != nil {
-		l.stop(nil)
-	}
+	t.waited()
 	t.live = live{number: l.number}
 }
 
@@ -90,36 +89,6 @@ func (s *session) drop(t *task) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	t.live.conn, t.live.phase = nil, PhaseReply
-}
-
-// waits is the context for what a task waits for: it ends with the session, and
-// when an operator ends the command. Most commands never wait, so it is made
-// when somebody waits on it. The one that waits is the task itself.
-type waits struct{ task *task }
-
-func (w waits) Deadline() (time.Time, bool) { return time.Time{}, false }
-func (w waits) Done() <-chan struct{}       { return w.made().Done() }
-func (w waits) Err() error                  { return w.made().Err() }
-func (w waits) Value(key any) any           { return w.made().Value(key) }
-
-// made returns the context that w stands for.
-func (w waits) made() context.Context {
-	t := w.task
-	s := t.session
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	l := &t.live
-	if l.waits == nil {
-		l.waits, l.stop = context.WithCancelCause(s.ctx)
-		l.shard = t.res.shard
-		if l.phase == PhaseBegins {
-			l.phase = PhaseWaiting
-		}
-		if l.killed != nil {
-			l.stop(l.killed)
-		}
-	}
-	return l.waits
 }
 
 // SessionStatus is a client connection at one moment.
@@ -189,7 +158,7 @@ func (s *session) status() SessionStatus {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	st := SessionStatus{
-		ID: s.id, Listener: s.settings.Name, Peer: peerName(s.socket), TLS: s.known.tls, Client: s.known.client,
+		ID: s.id, Listener: s.settings.Name, Peer: s.peerName, TLS: s.known.tls, Client: s.known.client,
 		Certificate: s.known.subject, Minor: s.known.minor, Since: s.since, Commands: s.total, State: SessionBusy,
 	}
 	switch {
@@ -211,7 +180,7 @@ func (s *session) status() SessionStatus {
 func (s *session) command(t *task) CommandStatus {
 	l := &t.live
 	c := CommandStatus{
-		Session: s.id, Number: l.number, Client: s.known.client, Peer: peerName(s.socket),
+		Session: s.id, Number: l.number, Client: s.known.client, Peer: s.peerName,
 		// The line that a command was read from may be read over when it ends.
 		User: strings.Clone(l.user), Command: strings.Clone(l.name),
 		Since: l.since, Phase: l.phase, Shard: l.shard,

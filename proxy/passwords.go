@@ -74,8 +74,9 @@ func (w *clientPasswords) now() auth.Passwords {
 	return w.loaded
 }
 
-// loggedIn is told of each login of the client.
-func (w *clientPasswords) loggedIn(client string, by auth.Verdict, log hclog.Logger) {
+// loggedIn is told of each login of the client. log returns where to say what
+// there is to say.
+func (w *clientPasswords) loggedIn(client string, by auth.Verdict, log func() hclog.Logger) {
 	w.usage.loggedIn(client, by, w.now(), log)
 }
 
@@ -105,7 +106,7 @@ type oldPasswordUsage struct {
 
 // loggedIn is told of each login of a client whose passwords are now. It tells
 // now and then who uses the old one, and once that nobody does any more.
-func (u *oldPasswordUsage) loggedIn(client string, by auth.Verdict, now auth.Passwords, log hclog.Logger) {
+func (u *oldPasswordUsage) loggedIn(client string, by auth.Verdict, now auth.Passwords, log func() hclog.Logger) {
 	u.mu.Lock()
 	at := time.Now()
 	if !u.old.Equal(now.Old) {
@@ -129,11 +130,11 @@ func (u *oldPasswordUsage) loggedIn(client string, by auth.Verdict, now auth.Pas
 
 	switch {
 	case reminder:
-		log.Warn("login with the old password: the client is to be given the new one", "client", printable(client), "others_meanwhile", others)
+		log().Warn("login with the old password: the client is to be given the new one", "client", printable(client), "others_meanwhile", others)
 	case unused && last.IsZero():
-		log.Info("nobody uses the old password any more: remove it", "client", printable(client))
+		log().Info("nobody uses the old password any more: remove it", "client", printable(client))
 	case unused:
-		log.Info("nobody uses the old password any more: remove it", "client", printable(client), "last_used", last.UTC().Format(time.DateTime))
+		log().Info("nobody uses the old password any more: remove it", "client", printable(client), "last_used", last.UTC().Format(time.DateTime))
 	}
 }
 

@@ -36,7 +36,7 @@ func TestOldPasswordUsage(t *testing.T) {
 		logged := func(by auth.Verdict, want string) {
 			t.Helper()
 			log.Reset()
-			usage.loggedIn("panel", by, now, logger)
+			usage.loggedIn("panel", by, now, func() hclog.Logger { return logger })
 			if got := strings.TrimSpace(log.String()); (got == "") != (want == "") || !strings.Contains(got, want) {
 				t.Errorf("logged %q, want %q", got, want)
 			}

@@ -41,6 +41,6 @@ func (s *session) auditRefused(outcome loginResult, reason string) {
 func (s *session) record(event string) audit.Record {
 	return audit.Record{
 		Time: time.Now(), Event: event, Session: s.id, Listener: s.settings.Name,
-		Address: peerName(s.socket), Client: s.client, Certificate: s.subject,
+		Address: s.peerName, Client: s.client, Certificate: s.subject,
 	}
 }

@@ -18,7 +18,7 @@ import (
 // in the task's output.
 type relay struct {
 	task *task
-	conn *pool.Conn
+	conn pool.Conn
 	from *backend
 	scan doveadm.ReplyScanner
 

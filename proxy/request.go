@@ -74,8 +74,8 @@ func (r *request) normalize(m doveadm.Minor) *refusal {
 		return nil // -A, -F and -u are other options there
 	}
 	n, err := r.info.NormalizeArgs(r.cmd.Args)
-	var bad *doveadm.ArgumentError
-	if errors.As(err, &bad) && (r.info.Input || bad.Problem == doveadm.UncertainOption || bad.Problem == doveadm.ForbiddenByte) {
+	if bad, ok := errors.AsType[*doveadm.ArgumentError](err); ok &&
+		(r.info.Input || bad.Problem == doveadm.UncertainOption || bad.Problem == doveadm.ForbiddenByte) {
 		return &refusal{denied, doveadm.CodeUsage, err.Error()}
 	}
 	// Other mistakes are for the backend to answer.

@@ -63,7 +63,7 @@ func (t *task) mayRetry(b *backend) bool {
 		b.meter.retriesRefused.Add(1)
 	}
 	if refused == 1 {
-		t.session.log.Warn("too many commands lost their connection and were sent again: further ones fail for now",
+		t.session.logger().Warn("too many commands lost their connection and were sent again: further ones fail for now",
 			"backend", b.Name(), "share", "1/"+strconv.Itoa(retryShare), "window", retryWindow.String())
 	}
 	return ok

@@ -28,8 +28,6 @@ import (
 // session is one client connection from accept to close. Its goroutine reads
 // commands and runs them, or starts the tasks that run them.
 type session struct {
-	ctx      context.Context // over when the session is cut
-	end      context.CancelCauseFunc
 	proxy    *Proxy
 	listener *listener
 	settings *listenerSettings // of the listener when the session began
@@ -37,9 +35,11 @@ type session struct {
 	records  *tlsconn.Socket   // of TLS; nil without it
 	peer     identity.Peer     // what the connection tells of the client
 	wire     *doveadm.ServerConn
-	log      hclog.Logger
 	id       uint64
-	subject  string // of the client's certificate
+	peerName string
+	tls      string    // its version; empty without it
+	loginBy  time.Time // when it has to have logged in
+	subject  string    // of the client's certificate
 	address  netip.Addr
 	client   string    // who it is
 	tried    time.Time // when a login came
@@ -61,6 +61,9 @@ type session struct {
 	partial bool // what is written next goes on with a packet
 	sender  sender
 
+	login    context.Context // see untilLate
+	loginEnd context.CancelFunc
+
 	// nc is what the session speaks on: the socket, or TLS on it. It changes in
 	// the handshake only, where mu guards it against endWhenIdle.
 	nc net.Conn
@@ -79,6 +82,27 @@ type session struct {
 	killedBy *killed       // an operator ends the session; nil: none does
 	cutter   *time.Timer   // cuts it, if it does not end by itself then
 	since    time.Time     // does not change
+
+	over      context.Context // see context
+	end       context.CancelCauseFunc
+	spareHalt chan struct{} // see queues
+}
+
+// logger returns the log of the session. It is made for each line, of which most
+// sessions have none but those of their commands.
+func (s *session) logger() hclog.Logger {
+	log := s.proxy.log.With("session", s.id, "peer", s.peerName)
+	if s.tls != "" {
+		log = log.With("tls", s.tls)
+	}
+	return log
+}
+
+// debug logs what is of interest at level debug only.
+func (s *session) debug(msg string, args ...any) {
+	if s.proxy.log.IsDebug() {
+		s.logger().Debug(msg, args...)
+	}
 }
 
 // known is what others than the session's own goroutine see of its login.
@@ -100,19 +124,15 @@ const (
 )
 
 func newSession(p *Proxy, l *listener, nc net.Conn) *session {
-	ctx, end := context.WithCancelCause(p.cut)
-	id := p.nextID.Add(1)
 	return &session{
-		id:       id,
+		id:       p.nextID.Add(1),
 		since:    time.Now(),
-		ctx:      ctx,
-		end:      end,
 		proxy:    p,
 		listener: l,
 		settings: l.settings.Load(),
 		socket:   nc,
 		nc:       nc,
-		log:      p.log.With("session", id, "peer", peerName(nc)),
+		peerName: peerName(nc),
 	}
 }
 
@@ -129,7 +149,7 @@ func (s *session) serve() {
 func (s *session) reportPanic() {
 	if v := recover(); v != nil {
 		s.proxy.meters.panics.Add(1)
-		s.log.Error("session ended by a bug", "panic", v, "stack", string(debug.Stack()))
+		s.logger().Error("session ended by a bug", "panic", v, "stack", string(debug.Stack()))
 	}
 }
 
@@ -138,8 +158,10 @@ func (s *session) reportPanic() {
 func (s *session) forget() {
 	s.socket.Close()
 	s.tasks.Wait()
-	s.end(nil)
 	s.mu.Lock()
+	if s.end != nil {
+		s.end(nil)
+	}
 	if s.cutter != nil {
 		s.cutter.Stop()
 	}
@@ -158,15 +180,15 @@ func (s *session) handshake() error {
 	}
 	s.nc.SetDeadline(deadline)
 	s.mu.Unlock()
-	ctx, cancel := context.WithDeadline(s.ctx, deadline)
-	defer cancel()
+	s.loginBy = deadline
+	defer s.endLogin()
 
 	authenticate := func(username, password string) (bool, error) {
 		s.client, s.tried = username, time.Now()
 		if err := s.mayLogIn(); err != nil {
 			return false, err
 		}
-		if ok, err := s.logIn(ctx, username, password); !ok || err != nil {
+		if ok, err := s.logIn(untilLate{s}, username, password); !ok || err != nil {
 			return false, err
 		}
 		return true, s.proxy.admitClient(s)
@@ -179,7 +201,7 @@ func (s *session) handshake() error {
 		s.nc.SetDeadline(time.Time{})
 		s.mu.Unlock()
 		s.proxy.meters.logins[loggedIn].Add(1)
-		s.log.Debug("logged in", "client", s.client, "minor", uint32(s.wire.ClientMinor()))
+		s.debug("logged in", "client", s.client, "minor", uint32(s.wire.ClientMinor()))
 		return nil
 	}
 	s.handshakeFailed(err, deadline)
@@ -221,57 +243,57 @@ func (s *session) handshakeFailed(err error, deadline time.Time) {
 	case errors.As(err, &many):
 		s.loginFailed(loginLimit, many.reason)
 		s.auditRefused(loginLimit, many.reason)
-		s.log.Warn("session refused", "client", printable(s.client), "outcome", loginLimit.String(), "reason", many.reason)
+		s.logger().Warn("session refused", "client", printable(s.client), "outcome", loginLimit.String(), "reason", many.reason)
 		s.wire.Refuse(logPrefix + many.reason)
 		s.linger()
 		return
 	case errors.Is(err, doveadm.ErrLoginFailed):
 		s.loginFailed(loginWrong, "wrong name or password")
 		s.auditRefused(loginWrong, "")
-		s.log.Warn("login failed: wrong name or password", "client", printable(s.client), "outcome", loginWrong.String())
+		s.logger().Warn("login failed: wrong name or password", "client", printable(s.client), "outcome", loginWrong.String())
 	case errors.As(err, &inClear):
 		s.loginFailed(loginClear, inClear.reason)
 		s.auditRefused(loginClear, inClear.reason)
-		s.log.Warn("login refused", "client", printable(s.client), "outcome", loginClear.String(), "reason", inClear.reason)
+		s.logger().Warn("login refused", "client", printable(s.client), "outcome", loginClear.String(), "reason", inClear.reason)
 	case errors.As(err, &inTLS) && inTLS.isOver():
 		s.loginFailed(loginGone, err.Error())
-		s.log.Debug("handshake failed", "outcome", loginGone.String(), "reason", err)
+		s.debug("handshake failed", "outcome", loginGone.String(), "reason", err)
 		return
 	case errors.As(err, &inTLS):
 		s.loginFailed(loginTLS, inTLS.explain())
-		s.log.Warn("handshake failed", "outcome", loginTLS.String(), "reason", inTLS.explain())
+		s.logger().Warn("handshake failed", "outcome", loginTLS.String(), "reason", inTLS.explain())
 		s.linger() // for the client to read the alert
 		return
 	case errors.As(err, &bad):
 		s.loginFailed(loginAlien, bad.What)
-		s.log.Warn("handshake failed", "outcome", loginAlien.String(), "reason", bad.What)
+		s.logger().Warn("handshake failed", "outcome", loginAlien.String(), "reason", bad.What)
 	case errors.As(err, &penalized):
 		s.loginFailed(loginPenalty, penalized.Error())
 		if penalized.Tell {
-			s.log.Warn("login refused: "+penalized.Error(), "client", printable(s.client), "others_meanwhile", penalized.Others, "outcome", loginPenalty.String())
+			s.logger().Warn("login refused: "+penalized.Error(), "client", printable(s.client), "others_meanwhile", penalized.Others, "outcome", loginPenalty.String())
 			s.auditRefused(loginPenalty, penalized.Error())
 		}
 	case errors.Is(err, auth.ErrBusy):
 		s.proxy.loginStat.busy.Add(1)
 		reason := "the password could not be checked within handshake_timeout: " + auth.ErrBusy.Error()
 		s.loginFailed(loginBusy, reason)
-		s.log.Warn("handshake failed", "outcome", loginBusy.String(), "reason", reason)
+		s.logger().Warn("handshake failed", "outcome", loginBusy.String(), "reason", reason)
 		return
 	case errors.Is(err, os.ErrDeadlineExceeded), errors.Is(err, context.DeadlineExceeded):
 		s.loginFailed(loginLate, "not logged in within handshake_timeout")
-		s.log.Warn("handshake failed", "outcome", loginLate.String(), "reason", "not logged in within handshake_timeout")
+		s.logger().Warn("handshake failed", "outcome", loginLate.String(), "reason", "not logged in within handshake_timeout")
 		return
 	case s.goneAfterTLS(err):
 		s.loginFailed(loginTLS, "the client went away after the TLS handshake")
-		s.log.Info("handshake failed", "outcome", loginTLS.String(), "reason", "the client went away after the TLS handshake, as a doveadm does that refuses our certificate: "+certificateHint)
+		s.logger().Info("handshake failed", "outcome", loginTLS.String(), "reason", "the client went away after the TLS handshake, as a doveadm does that refuses our certificate: "+certificateHint)
 		return
 	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
 		s.loginFailed(loginGone, err.Error())
-		s.log.Debug("handshake failed", "outcome", loginGone.String(), "reason", err)
+		s.debug("handshake failed", "outcome", loginGone.String(), "reason", err)
 		return
 	default:
 		s.loginFailed(loginError, err.Error())
-		s.log.Info("handshake failed", "outcome", loginError.String(), "reason", err)
+		s.logger().Info("handshake failed", "outcome", loginError.String(), "reason", err)
 		return
 	}
 	// Dovecot answers at once; a guesser shall not learn as fast, nor how long
@@ -284,7 +306,7 @@ func (s *session) handshakeFailed(err error, deadline time.Time) {
 	defer pause.Stop()
 	select {
 	case <-pause.C:
-	case <-s.ctx.Done():
+	case <-s.context().Done():
 	}
 	s.wire.RefuseLogin()
 	s.linger()
@@ -300,7 +322,7 @@ func (s *session) loginFailed(r loginResult, reason string) {
 func (s *session) failed(kind, what, reason string) {
 	s.proxy.meters.failures.add(Failure{
 		Kind: kind, What: what, At: time.Now(),
-		Peer: peerName(s.socket), Client: printable(strings.Clone(s.client)), Reason: printable(reason),
+		Peer: s.peerName, Client: printable(strings.Clone(s.client)), Reason: printable(reason),
 	})
 }
 
@@ -354,10 +376,9 @@ func (s *session) dispatch(t *task) bool {
 		s.wire.Shrink()
 		return keep
 	}
-	beside := new(task)
-	*beside = *t
+	beside := &task{session: s, cmd: t.cmd, input: t.input, read: t.read, request: t.request, refused: t.refused}
 	beside.request.cmd = &beside.cmd
-	beside.out.task = beside
+	beside.out.task, beside.out.column = beside, t.out.column
 	t.cmd = doveadm.Command{} // its slices belong to the other one now
 	s.runBeside(beside, depth)
 	return true
@@ -416,19 +437,19 @@ func (s *session) begin(err error) bool {
 	var flag doveadm.UnknownFlagError
 	switch {
 	case s.broken.Load():
-		s.log.Debug("session closed after a command")
+		s.debug("session closed after a command")
 		s.linger()
 	case gone != nil:
-		s.log.Debug("session closed", "reason", gone)
+		s.debug("session closed", "reason", gone)
 	case s.wasKilled() != nil:
 		s.tellKilled()
 	case ending:
-		s.log.Debug("session closed", "reason", errShutdown)
+		s.debug("session closed", "reason", errShutdown)
 		s.linger()
 	case errors.Is(err, io.EOF):
-		s.log.Debug("session closed by client")
+		s.debug("session closed by client")
 	case errors.Is(err, os.ErrDeadlineExceeded):
-		s.log.Info("session closed", "reason", "idle_timeout", "client", s.client)
+		s.logger().Info("session closed", "reason", "idle_timeout", "client", s.client)
 		closeWrite(s.nc)
 	case errors.Is(err, doveadm.ErrNoCommand):
 		s.refuseLine(lineEmpty, "doveadm client: "+err.Error())
@@ -439,7 +460,7 @@ func (s *session) begin(err error) bool {
 	case errors.Is(err, doveadm.ErrLineTooLong):
 		s.refuseLine(lineLong, fmt.Sprintf("doveadm client: command line is longer than %d bytes", doveadm.MaxLine))
 	default:
-		s.log.Info("session lost", "client", s.client, "error", err)
+		s.logger().Info("session lost", "client", s.client, "error", err)
 	}
 	return false
 }
@@ -449,7 +470,7 @@ func (s *session) begin(err error) bool {
 func (s *session) refuseLine(what badLine, text string) {
 	s.proxy.meters.badLines[what].Add(1)
 	s.failed("line", what.String(), text)
-	s.log.Warn("session closed", "client", s.client, "outcome", what.String(), "reason", text)
+	s.logger().Warn("session closed", "client", s.client, "outcome", what.String(), "reason", text)
 	s.out = s.wire.AppendLog(s.out[:0], doveadm.LogError, logPrefix+text)
 	s.write(s.out)
 	s.linger()
@@ -523,12 +544,18 @@ func (s *session) endWhenIdle() {
 func (s *session) cut(why error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.gone == nil {
+	first := s.gone == nil
+	if first {
 		s.gone = why
 	}
-	s.end(why)
+	if s.end != nil {
+		s.end(why)
+	}
 	s.socket.Close()
 	for t := s.latest; t != nil; t = t.live.next {
+		if first && t.live.killed == nil {
+			t.stopWaiting()
+		}
 		if t.live.conn != nil {
 			t.live.conn.Cut()
 		}

@@ -116,7 +116,7 @@ func (t *task) tell(start time.Time, took time.Duration) {
 	}
 	e := Event{
 		Time: start.Add(took), Session: t.session.id, Number: t.live.number, Listener: t.session.settings.Name,
-		Peer: peerName(t.session.socket), Client: t.session.client,
+		Peer: t.session.peerName, Client: t.session.client,
 		User: printable(t.cmd.User), Command: printable(t.cmd.Name), Outcome: t.res.outcome.String(), Failed: t.res.outcome.failed(),
 		Shard: t.res.shard, Backend: t.res.backend, Reason: printable(t.res.reason),
 		Wait: t.res.wait, Duration: took, Bytes: t.res.bytes, Retried: t.res.retried,

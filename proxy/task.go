@@ -19,6 +19,7 @@ type task struct {
 	request request
 	refused *refusal // the answer is known before a backend is asked
 	out     output
+	relay   relay
 	res     result
 	live    live
 	trace   *traced // nil: nobody asks for it

@@ -38,10 +38,10 @@ func (s *session) startTLS(nc net.Conn) (net.Conn, error) {
 	s.nc = tc
 	s.mu.Unlock()
 	state := tc.ConnectionState()
-	s.log = s.log.With("tls", strings.TrimPrefix(tls.VersionName(state.Version), "TLS "))
+	s.tls = strings.TrimPrefix(tls.VersionName(state.Version), "TLS ")
 	if len(state.PeerCertificates) > 0 {
 		s.subject = state.PeerCertificates[0].Subject.String()
-		s.log.Debug("client certificate", "subject", printable(s.subject))
+		s.debug("client certificate", "subject", printable(s.subject))
 	}
 	return tc, nil
 }

@@ -24,6 +24,7 @@ import (
 	"crypto/sha256"
 	"encoding/binary"
 	"errors"
+	"hash"
 	"net/netip"
 	"sync"
 	"time"
@@ -63,7 +64,7 @@ func (e *TooManyError) Error() string {
 
 // Table counts. All methods may be called from any goroutine.
 type Table struct {
-	key [sha256.Size]byte // of hashes, for this process only
+	hashers sync.Pool // with a key for this process only
 
 	mu        sync.Mutex // guards what follows; nothing else is done under it
 	options   Options
@@ -102,7 +103,9 @@ func newTable(limit int) *Table {
 		names:     newMemory[digest, *count](limit),
 		good:      newMemory[digest, login](limit),
 	}
-	rand.Read(t.key[:]) // never fails: crypto/rand ends the program instead
+	var key [sha256.Size]byte
+	rand.Read(key[:]) // never fails: crypto/rand ends the program instead
+	t.hashers.New = func() any { return &hasher{mac: hmac.New(sha256.New, key[:])} }
 	return t
 }
 
@@ -131,12 +134,13 @@ type Attempt struct {
 // attempts run that their failure would be too many, Begin waits for their end.
 func (t *Table) Begin(ctx context.Context, from netip.Addr, name, password string) (*Attempt, error) {
 	a := &Attempt{table: t, address: bucket(from)}
-	a.name = t.digest("name", name)
-	a.pair = t.digest(a.address.String(), name)
-	mac := hmac.New(sha256.New, t.key[:])
-	mac.Write(a.pair[:])
-	mac.Write([]byte(password))
-	mac.Sum(a.password[:0])
+	h := t.hashers.Get().(*hasher)
+	address := a.address.As16()
+	a.name = digest(h.sum([]byte("name"), name)[:16])
+	a.pair = digest(h.sum(address[:], name)[:16])
+	a.password = [sha256.Size]byte(h.sum(a.pair[:], password))
+	h.forget()
+	t.hashers.Put(h)
 
 	for {
 		wait, err := t.begin(a, from)
@@ -281,15 +285,27 @@ func bucket(a netip.Addr) netip.Addr {
 	return a
 }
 
-// digest hashes two texts with the key of the process.
-func (t *Table) digest(one, two string) digest {
-	mac := hmac.New(sha256.New, t.key[:])
-	var n [8]byte
-	binary.BigEndian.PutUint64(n[:], uint64(len(one)))
-	mac.Write(n[:])
-	mac.Write([]byte(one))
-	mac.Write([]byte(two))
-	return digest(mac.Sum(nil)[:16])
+// hasher hashes two texts with the key of the process. It is used again, for
+// there are three hashes to each login.
+type hasher struct {
+	mac  hash.Hash
+	text []byte
+	got  [sha256.Size]byte
+}
+
+// sum returns a hash that is valid until the next one.
+func (h *hasher) sum(one []byte, two string) []byte {
+	h.text = binary.BigEndian.AppendUint64(h.text[:0], uint64(len(one)))
+	h.text = append(append(h.text, one...), two...)
+	h.mac.Reset()
+	h.mac.Write(h.text)
+	return h.mac.Sum(h.got[:0])
+}
+
+// forget drops what was hashed.
+func (h *hasher) forget() {
+	clear(h.text[:cap(h.text)])
+	h.mac.Reset()
 }
 
 // IsTooMany returns the refusal that err is, or nil.
