@@ -25,7 +25,7 @@ func packetL(data string) []byte {
 
 // benchmarked is a proxy with the log of the default level, thrown away, before
 // a backend that answers at once. Neither it nor the client allocates.
-func benchmarked(b *testing.B, output string) (s *site, replyLen int) {
+func benchmarked(b testing.TB, output string) (s *site, replyLen int) {
 	reply := packet0(output + "\n+\n")
 	option := []byte("\t\tOPTION\tlog-passthrough")
 	srv := newLineBackend(b, doveadm.MinorExtraFields, func(c *lineConn, line []byte) {
@@ -44,7 +44,7 @@ func benchmarked(b *testing.B, output string) (s *site, replyLen int) {
 }
 
 // command runs one command.
-func (c *client) command(b *testing.B, line, reply []byte) {
+func (c *client) command(b testing.TB, line, reply []byte) {
 	c.nc.SetDeadline(time.Now().Add(patience))
 	if _, err := c.nc.Write(line); err != nil {
 		b.Fatal(err)
