@@ -103,7 +103,7 @@ func runScale(ctx context.Context, args []string, stdout, progress io.Writer) er
 	flags.IntVar(&sc.rounds, "rounds", 5, "measurements of each load")
 	flags.DurationVar(&sc.duration, "time", 2*time.Second, "`length` of one measurement")
 	flags.DurationVar(&sc.idle, "idle", 10*time.Second, "how `long` an idle proxy is looked at")
-	flags.StringVar(&sc.profiles, "profiles", "", "`directory` for Go's profiles of the proxy with idle sessions, heap.pprof and goroutine.pprof")
+	flags.StringVar(&sc.profiles, "profiles", "", "`directory` for Go's profiles of the large proxy: heap.pprof and goroutine.pprof of idle sessions, and CPU time")
 	update := flags.String("update", "", "`files`, with commas, that get the results between their markers")
 	if err := flags.Parse(args); err != nil {
 		return err
@@ -266,11 +266,7 @@ func (sc scale) measure(ctx context.Context, s *site, progress io.Writer) (*grow
 	}
 	if sc.profiles != "" {
 		for _, what := range []string{"heap", "goroutine"} {
-			profile, err := large.ask("GET", "/debug/pprof/"+what)
-			if err == nil {
-				err = os.WriteFile(filepath.Join(sc.profiles, what+".pprof"), profile, 0o644)
-			}
-			if err != nil {
+			if err := large.profile(what, filepath.Join(sc.profiles, what+".pprof")); err != nil {
 				return nil, err
 			}
 		}
@@ -297,6 +293,18 @@ func (sc scale) measure(ctx context.Context, s *site, progress io.Writer) (*grow
 			}
 		}
 		step("round %d of %d", round+1, sc.rounds)
+	}
+	if sc.profiles != "" {
+		for name, together := range map[string]int{"cpu-64.pprof": together, "cpu-all.pprof": 0} {
+			written := make(chan error, 1)
+			go func() {
+				written <- large.profile(fmt.Sprintf("profile?seconds=%d", max(1, int(sc.duration.Seconds()))), filepath.Join(sc.profiles, name))
+			}()
+			_, _, err := drive(many, large, together)
+			if err = errors.Join(err, <-written); err != nil {
+				return nil, err
+			}
+		}
 	}
 	slices.Sort(longest)
 	g.usualLongest = longest[len(longest)/2]
@@ -573,6 +581,15 @@ func (p *scaledProxy) look() (state, error) {
 	}
 	st.memory, err = readMemory(p.pid())
 	return st, err
+}
+
+// profile puts one of Go's profiles into a file.
+func (p *scaledProxy) profile(what, path string) error {
+	profile, err := p.ask("GET", "/debug/pprof/"+what)
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(path, profile, 0o644)
 }
 
 func (p *scaledProxy) files() (int, error) {

@@ -39,7 +39,7 @@ func TestScale(t *testing.T) {
 			t.Errorf("the document lacks %q", want)
 		}
 	}
-	for _, name := range []string{"heap.pprof", "goroutine.pprof"} {
+	for _, name := range []string{"heap.pprof", "goroutine.pprof", "cpu-64.pprof", "cpu-all.pprof"} {
 		if _, err := os.Stat(filepath.Join(sc.profiles, name)); err != nil {
 			t.Error(err)
 		}
