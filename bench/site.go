@@ -353,7 +353,12 @@ func (s *site) startProxy(ctx context.Context, binary string, t target, level st
 	if err := os.WriteFile(file, config.Bytes(), 0o600); err != nil {
 		return err
 	}
-	c, err := s.run(ctx, "proxy-"+level, addr, path, "serve", "--config", file)
+	var c *child
+	err = withTimerSlack(unitTimerSlack, func() error {
+		var err error
+		c, err = s.run(ctx, "proxy-"+level, addr, path, "serve", "--config", file)
+		return err
+	})
 	if err != nil {
 		return fmt.Errorf("%w (make build builds the proxy)", err)
 	}
