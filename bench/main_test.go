@@ -78,6 +78,28 @@ func TestRun(t *testing.T) {
 	}
 }
 
+// The number of commands at the same time is told, for both releases and all
+// ways.
+func TestConcurrency(t *testing.T) {
+	var out bytes.Buffer
+	document := filepath.Join(t.TempDir(), "document.md")
+	if err := os.WriteFile(document, []byte("<!-- concurrency: begin -->\n<!-- concurrency: end -->\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if err := runConcurrency(t.Context(), []string{"-proxy", buildProxy(t), "-rounds", "1", "-time", "300ms", "-settle", "300ms", "-update", document}, &out); err != nil {
+		t.Fatal(err)
+	}
+	content, err := os.ReadFile(document)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{"Dovecot 2.3", "Dovecot 2.4", "| found out, at most 16 |", "| always 1 |", "| always 16 |", "the proxy had found "} {
+		if !strings.Contains(string(content), want) {
+			t.Errorf("the document does not have %q:\n%s", want, content)
+		}
+	}
+}
+
 // The documents that make bench is to update have the place for it.
 func TestDocuments(t *testing.T) {
 	for _, path := range []string{"../docs/performance.md", "../README.md"} {

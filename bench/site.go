@@ -87,6 +87,8 @@ type site struct {
 	pids      [targets]int // of what stands between
 	backends  [kinds]int
 	admin     [targets]string // where the proxies tell their metrics
+
+	poolSettings string // of the proxies that are started next; empty: the defaults
 }
 
 // child is a process that the site has started.
@@ -310,6 +312,11 @@ shard "{{.Name}}" {
   backend "{{.Name}}" {
     address  = "{{.Addr}}"
     password = "{{.Password}}"
+    {{- if .Pool}}
+    pool {
+      {{.Pool}}
+    }
+    {{- end}}
   }
 }
 
@@ -335,25 +342,31 @@ func (s *site) startProxy(ctx context.Context, binary string, t target, level st
 	if s.admin[t], err = s.port(); err != nil {
 		return err
 	}
-	type backend struct{ Name, Addr, Password string }
+	type backend struct{ Name, Addr, Password, Pool string }
 	var all []backend
 	for _, k := range used {
-		all = append(all, backend{k.domain(), s.endpoints[k][direct].addr, password})
+		all = append(all, backend{k.domain(), s.endpoints[k][direct].addr, password, s.poolSettings})
 		s.endpoints[k][t] = endpoint{addr, password}
 	}
+	name := fmt.Sprintf("%s-%d", level, len(s.children))
 	var config bytes.Buffer
 	err = configTemplate.Execute(&config, map[string]any{
 		"Addr": addr, "Level": level, "Hash": hash, "Admin": s.admin[t], "Backends": all,
-		"State": filepath.Join(s.dir, level+".state"),
+		"State": filepath.Join(s.dir, name+".state"),
 	})
 	if err != nil {
 		return err
 	}
-	file := filepath.Join(s.dir, level+".hcl")
+	file := filepath.Join(s.dir, name+".hcl")
 	if err := os.WriteFile(file, config.Bytes(), 0o600); err != nil {
 		return err
 	}
-	c, err := s.run(ctx, "proxy-"+level, addr, path, "serve", "--config", file)
+	var c *child
+	err = withTimerSlack(unitTimerSlack, func() error {
+		var err error
+		c, err = s.run(ctx, "proxy-"+name, addr, path, "serve", "--config", file)
+		return err
+	})
 	if err != nil {
 		return fmt.Errorf("%w (make build builds the proxy)", err)
 	}
@@ -488,8 +501,14 @@ func (s *site) allocations(t target) (float64, bool) {
 	if s.admin[t] == "" {
 		return 0, false
 	}
+	return metric(s.admin[t], "go_memstats_mallocs_total ")
+}
+
+// metric returns a metric of the proxy whose admin endpoint is at addr: the
+// number behind what its line begins with.
+func metric(addr, line string) (float64, bool) {
 	client := http.Client{Timeout: 5 * time.Second}
-	response, err := client.Get("http://" + s.admin[t] + "/metrics")
+	response, err := client.Get("http://" + addr + "/metrics")
 	if err != nil {
 		return 0, false
 	}
@@ -498,8 +517,8 @@ func (s *site) allocations(t target) (float64, bool) {
 	if err != nil {
 		return 0, false
 	}
-	for line := range strings.Lines(string(text)) {
-		if value, ok := strings.CutPrefix(line, "go_memstats_mallocs_total "); ok {
+	for l := range strings.Lines(string(text)) {
+		if value, ok := strings.CutPrefix(l, line); ok {
 			n, err := strconv.ParseFloat(strings.TrimSpace(value), 64)
 			return n, err == nil
 		}
