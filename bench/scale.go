@@ -482,6 +482,16 @@ func (s *site) startScaled(ctx context.Context, sc *scale, name string, addresse
 		return nil, 0, fmt.Errorf("%w (make build builds the proxy)", err)
 	}
 	took := time.Since(begin)
+	// The admin endpoint comes last.
+	for range 200 {
+		if _, err = os.Stat(path + ".sock"); err == nil {
+			break
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	if err != nil {
+		return nil, 0, fmt.Errorf("the proxy has no admin endpoint: %w; its output:\n%s", err, c.said())
+	}
 	p := &scaledProxy{child: c, at: endpoint{addr, password}}
 	p.http.Timeout = time.Minute
 	p.http.Transport = &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
