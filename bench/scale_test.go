@@ -20,7 +20,7 @@ func TestScale(t *testing.T) {
 	}
 	sc := scale{
 		binary: buildProxy(t), backends: 20, users: 5000, sessions: 200, maxOpen: 2, rounds: 1,
-		duration: 50 * time.Millisecond, idle: 50 * time.Millisecond, timeout: "500ms", profiles: t.TempDir(), update: []string{document},
+		duration: 50 * time.Millisecond, idle: 50 * time.Millisecond, timeout: "3s", profiles: t.TempDir(), update: []string{document},
 	}
 	var stdout, progress bytes.Buffer
 	if err := sc.run(t.Context(), &stdout, &progress); err != nil {
