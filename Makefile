@@ -23,7 +23,7 @@ BINARY = bin/doveadm-proxy
 TOOL = go tool -modfile=tools/go.mod
 
 .NOTPARALLEL:
-.PHONY: help demo test deps deps-2.3 lint format fuzz bench bench-long bench-age bench-concurrency bench-scale bench-diff chaos compat crowd build install packages clean
+.PHONY: help demo test deps deps-2.3 lint format fuzz bench bench-long bench-age bench-concurrency bench-profile bench-scale bench-diff chaos compat crowd build install packages clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -86,6 +86,10 @@ bench-scale: build ## memory, descriptors and CPU with 500 backends, 20000 sessi
 bench-concurrency: deps build ## how good the number of commands at the same time is that the proxy finds out by itself
 	cd bench && go build -buildvcs=false -o ../bin/bench .
 	bin/bench concurrency -proxy $(BINARY) -update docs/performance.md
+
+bench-profile: deps build ## where the processor time of the proxy goes, with flame graphs (needs perf: the package linux-perf)
+	cd bench && go build -buildvcs=false -o ../bin/bench .
+	bin/bench profile -proxy $(BINARY) -graphs docs -update docs/performance.md
 
 bench-diff: ## micro-benchmarks of the hot path, compared with those of the commit before (AGAINST names another)
 	@scripts/benchdiff $(AGAINST)

@@ -53,7 +53,7 @@ func (a *ages) best() int {
 	return best
 }
 
-func runAge(ctx context.Context, args []string, stdout io.Writer) error {
+func runAge(ctx context.Context, args []string, stdout, _ io.Writer) error {
 	flags := flag.NewFlagSet("bench age", flag.ContinueOnError)
 	commands := flags.Int("commands", 20000, "`number` of commands on one connection")
 	update := flags.String("update", "", "`file` that gets the table between its markers")

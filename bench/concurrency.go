@@ -36,7 +36,7 @@ type poolWay struct {
 	p99   numbers // milliseconds
 }
 
-func runConcurrency(ctx context.Context, args []string, stdout io.Writer) error {
+func runConcurrency(ctx context.Context, args []string, stdout, _ io.Writer) error {
 	flags := flag.NewFlagSet("bench concurrency", flag.ContinueOnError)
 	binary := flags.String("proxy", "bin/doveadm-proxy", "the proxy's `binary`")
 	rounds := flags.Int("rounds", 5, "measurements of each way")

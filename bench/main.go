@@ -38,31 +38,29 @@ type options struct {
 	load     string   // of the machine before
 }
 
+// modes are what else the program measures, by the word for it.
+var modes = map[string]func(ctx context.Context, args []string, stdout, progress io.Writer) error{
+	"age":         runAge,
+	"concurrency": runConcurrency,
+	"profile":     runProfile,
+	"scale":       runScale,
+}
+
 func main() {
 	if len(os.Args) > 1 && os.Args[1] == "null" {
 		fmt.Fprintf(os.Stderr, "null backend: %v\n", runNull(os.Args[2:]))
 		os.Exit(1)
 	}
-	if len(os.Args) > 1 && os.Args[1] == "age" {
-		if err := runAge(context.Background(), os.Args[2:], os.Stdout); err != nil {
-			fmt.Fprintf(os.Stderr, "bench age: %v\n", err)
-			os.Exit(1)
-		}
-		return
+	if len(os.Args) > 1 && os.Args[1] == "plain" {
+		fmt.Fprintf(os.Stderr, "plain relay: %v\n", runPlain(os.Args[2:]))
+		os.Exit(1)
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
 	// A second Ctrl-C does not wait for the cleaning up.
 	context.AfterFunc(ctx, stop)
-	if len(os.Args) > 1 && os.Args[1] == "scale" {
-		if err := runScale(ctx, os.Args[2:], os.Stdout, os.Stderr); err != nil {
-			fmt.Fprintf(os.Stderr, "bench scale: %v\n", err)
-			os.Exit(1)
-		}
-		return
-	}
-	if len(os.Args) > 1 && os.Args[1] == "concurrency" {
-		if err := runConcurrency(context.Background(), os.Args[2:], os.Stdout); err != nil {
-			fmt.Fprintf(os.Stderr, "bench concurrency: %v\n", err)
+	if len(os.Args) > 1 && modes[os.Args[1]] != nil {
+		if err := modes[os.Args[1]](ctx, os.Args[2:], os.Stdout, os.Stderr); err != nil {
+			fmt.Fprintf(os.Stderr, "bench %s: %v\n", os.Args[1], err)
 			os.Exit(1)
 		}
 		return

@@ -15,8 +15,15 @@ import (
 	"github.com/doveadm-proxy/doveadm-proxy/internal/markdown"
 )
 
-// The test's own program is the null backend, when it is started as one.
+// The test's own program is the null backend or the plain relay, when it is
+// started as one.
 func TestMain(m *testing.M) {
+	if len(os.Args) > 1 && os.Args[1] == "plain" {
+		if err := runPlain(os.Args[2:]); err != nil {
+			panic(err)
+		}
+		return
+	}
 	if len(os.Args) > 1 && os.Args[1] == "null" {
 		if err := runNull(os.Args[2:]); err != nil {
 			panic(err)
@@ -42,7 +49,7 @@ func buildProxy(t *testing.T) string {
 // no matter of a test.
 func TestRun(t *testing.T) {
 	binary := buildProxy(t)
-	o, err := parse([]string{"-rounds", "2", "-time", "50ms", "-proxy", binary, "-only", "null-connect-64|null-pipelined-8|slow-pipelined-8|null-5MB|null-mixed|d23-kept-8"})
+	o, err := parse([]string{"-rounds", "2", "-time", "50ms", "-proxy", binary, "-only", "null-connect-64|null-kept-64|null-pipelined-8|slow-pipelined-8|null-5MB|null-mixed|d23-kept-8"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -86,7 +93,7 @@ func TestConcurrency(t *testing.T) {
 	if err := os.WriteFile(document, []byte("<!-- concurrency: begin -->\n<!-- concurrency: end -->\n"), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	if err := runConcurrency(t.Context(), []string{"-proxy", buildProxy(t), "-rounds", "1", "-time", "300ms", "-settle", "300ms", "-update", document}, &out); err != nil {
+	if err := runConcurrency(t.Context(), []string{"-proxy", buildProxy(t), "-rounds", "1", "-time", "300ms", "-settle", "300ms", "-update", document}, &out, io.Discard); err != nil {
 		t.Fatal(err)
 	}
 	content, err := os.ReadFile(document)

@@ -31,11 +31,12 @@ const (
 	haproxy
 	nginx
 	ownProxy // Dovecot's own doveadm proxy
+	plain    // a Go program that only reads and writes
 	targets
 )
 
 func (t target) String() string {
-	return [...]string{"directly", "the proxy", "the proxy, log level warn", "HAProxy, TCP", "nginx, stream", "Dovecot's own doveadm proxy"}[t]
+	return [...]string{"directly", "the proxy", "the proxy, log level warn", "HAProxy, TCP", "nginx, stream", "Dovecot's own doveadm proxy", "Go, only reads and writes"}[t]
 }
 
 // backendKind is what commands are for.
@@ -161,6 +162,11 @@ func (s *site) start(ctx context.Context, binary string, works []work) error {
 	if err := errors.Join(s.startHAProxy(ctx, used), s.startNginx(ctx, used)); err != nil {
 		return err
 	}
+	if through[plain] {
+		if err := s.startPlain(ctx, self); err != nil {
+			return err
+		}
+	}
 	if through[ownProxy] {
 		if err := s.startRelay(ctx, used); err != nil {
 			return err
@@ -239,6 +245,21 @@ func (s *site) startRelay(ctx context.Context, used []backendKind) error {
 	}
 	s.pids[ownProxy], err = masterPID(server)
 	return err
+}
+
+// startPlain starts the plain relay before the null backend.
+func (s *site) startPlain(ctx context.Context, self string) error {
+	addr, err := s.port()
+	if err != nil {
+		return err
+	}
+	c, err := s.run(ctx, "plain relay", addr, self, "plain", "-listen", addr, "-backend", s.endpoints[null][direct].addr)
+	if err != nil {
+		return err
+	}
+	s.endpoints[null][plain] = endpoint{addr, password}
+	s.pids[plain] = c.cmd.Process.Pid
+	return nil
 }
 
 func (s *site) startHAProxy(ctx context.Context, used []backendKind) error {
