@@ -22,6 +22,12 @@ BINARY = bin/doveadm-proxy
 # The tools have versions of their own, in tools/go.mod.
 TOOL = go tool -modfile=tools/go.mod
 
+# Everything is compiled in one way, but for what runs under the race detector,
+# which needs C: that a dependency takes a minute to compile is felt twice only.
+export CGO_ENABLED = 0
+export GOFLAGS = -trimpath
+RACE = CGO_ENABLED=1 GOFLAGS=
+
 .NOTPARALLEL:
 .PHONY: help demo test deps deps-2.3 lint format fuzz bench bench-long bench-age bench-concurrency bench-profile bench-scale bench-diff chaos compat crowd build install packages clean
 
@@ -38,9 +44,9 @@ demo: deps-2.3 build ## three real Dovecots behind the proxy, shown command by c
 test: deps lint ## everything: checks, fuzz targets for a few seconds each, all tests with the race detector
 	scripts/fuzz 2s
 	go build -buildvcs=false -o bin/gotest ./scripts/gotest
-	go build -race ./...
-	bin/gotest -race -shuffle=on -vet=off -p=2 -timeout=30m ./...
-	cd bench && ../bin/gotest -race -vet=off ./...
+	$(RACE) go build -race ./...
+	$(RACE) bin/gotest -race -shuffle=on -vet=off -p=2 -timeout=30m ./...
+	cd bench && $(RACE) ../bin/gotest -race -vet=off ./...
 
 # Without the folder of Dovecot 2.4, which takes minutes to make.
 deps-2.3:
@@ -109,7 +115,7 @@ chaos: deps build ## ten minutes of faults of every kind under load, and a ledge
 # The version is stamped from git here, so Go's own stamp (which fails where git
 # mistrusts the owner of the checkout) is off.
 build: ## build bin/doveadm-proxy
-	CGO_ENABLED=0 go build -trimpath -buildvcs=false -ldflags '$(LDFLAGS) -X main.version=$(VERSION)' -o $(BINARY) ./cmd/doveadm-proxy
+	go build -buildvcs=false -ldflags '$(LDFLAGS) -X main.version=$(VERSION)' -o $(BINARY) ./cmd/doveadm-proxy
 
 install: build ## install below PREFIX (/usr/local), into the tree DESTDIR
 	install -d '$(DESTDIR)$(BINDIR)' '$(DESTDIR)$(UNITDIR)' '$(DESTDIR)$(DOCDIR)/examples'

@@ -37,7 +37,8 @@ func TestMain(m *testing.M) {
 func buildProxy(t *testing.T) string {
 	t.Helper()
 	binary := filepath.Join(t.TempDir(), "doveadm-proxy")
-	build := exec.Command("go", "build", "-buildvcs=false", "-o", binary, "./cmd/doveadm-proxy")
+	build := exec.Command("go", "build", "-trimpath", "-buildvcs=false", "-o", binary, "./cmd/doveadm-proxy")
+	build.Env = append(os.Environ(), "CGO_ENABLED=0") // as make build has it
 	build.Dir = ".."
 	if out, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("go build: %v\n%s", err, out)

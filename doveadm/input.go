@@ -40,22 +40,42 @@ func (i *Input) Read(p []byte) (int, error) {
 	if len(p) == 0 {
 		return 0, nil
 	}
+	if err := i.fill(); err != nil {
+		return 0, err
+	}
+	n := copy(p, i.conn.in.buffered())
+	n = i.scan(p[:n])
+	i.conn.in.discard(n)
+	return n, nil
+}
+
+// Next is Read without a copy: it returns what has arrived, at least one byte,
+// which is valid until the next call.
+func (i *Input) Next() ([]byte, error) {
+	if err := i.fill(); err != nil {
+		return nil, err
+	}
+	p := i.conn.in.buffered()
+	p = p[:i.scan(p)]
+	i.conn.in.discard(len(p))
+	return p, nil
+}
+
+// fill has something of the input buffered, or returns why there is nothing
+// more.
+func (i *Input) fill() error {
 	if i.ended {
-		return 0, io.EOF
+		return io.EOF
 	}
 	b := &i.conn.in
-	if b.r == b.w {
-		if err := b.fill(0); err != nil {
-			if err == io.EOF {
-				err = io.ErrUnexpectedEOF
-			}
-			return 0, err
-		}
+	if b.r < b.w {
+		return nil
 	}
-	n := copy(p, b.buffered())
-	n = i.scan(p[:n])
-	b.discard(n)
-	return n, nil
+	err := b.fill(0)
+	if err == io.EOF {
+		err = io.ErrUnexpectedEOF
+	}
+	return err
 }
 
 // scan returns how many bytes of p belong to the input. Dovecot's decoder

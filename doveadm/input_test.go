@@ -37,6 +37,15 @@ func TestInput(t *testing.T) {
 				if string(got) != tt.input || err != nil {
 					t.Errorf("read %q (%v), want %q", got, err, tt.input)
 				}
+				pieces := NewServerConn(&recordedConn{in: wrap(strings.NewReader(tt.stream))}, 0).ReadInput()
+				for got = nil; err == nil; {
+					var p []byte
+					p, err = pieces.Next()
+					got = append(got, p...)
+				}
+				if string(got) != tt.input || err != io.EOF {
+					t.Errorf("the pieces are %q (%v), want %q", got, err, tt.input)
+				}
 				rest, err := io.ReadAll(s.Tunnel())
 				if string(rest) != "rest" || err != nil {
 					t.Errorf("behind it %q (%v)", rest, err)

@@ -22,8 +22,12 @@ type input struct {
 	size   int64 // of both
 }
 
-// inputMemory is how much of an input stays in memory.
-const inputMemory = 64 << 10
+// inputMemory is how much of an input stays in memory, and inputAtOnce how much
+// of one a backend's socket takes without waiting.
+const (
+	inputMemory = spoolMemory
+	inputAtOnce = 64 << 10
+)
 
 var errInputTooLarge = errors.New("the input is larger than limits.max_input")
 
@@ -55,8 +59,8 @@ func (in *input) Write(p []byte) (int, error) {
 	return n, err
 }
 
-// inMemory reports whether nothing of the input is in a file.
-func (in *input) inMemory() bool { return in.size == int64(len(in.memory)) }
+// short reports whether the input can be written at once.
+func (in *input) short() bool { return in.file == nil && len(in.memory) <= inputAtOnce }
 
 // copyTo calls write for the input piece by piece until it returns an error.
 func (in *input) copyTo(write func(p []byte) error) error {
@@ -99,7 +103,7 @@ func (s *session) takeInput(t *task) (whole bool) {
 	defer s.nc.SetReadDeadline(time.Time{})
 	if t.refused == nil {
 		t.input = &input{limit: limits.MaxInput, dir: limits.SpoolDir, budget: s.proxy.spool}
-		_, err := io.Copy(t.input, from)
+		err := from.copyTo(t.input)
 		if err == nil {
 			return true
 		}
@@ -111,8 +115,7 @@ func (s *session) takeInput(t *task) (whole bool) {
 			return false
 		}
 	}
-	_, err := io.Copy(io.Discard, from)
-	return err == nil
+	return from.copyTo(io.Discard) == nil
 }
 
 // slowReader reads the input of a command from a client with a deadline for
@@ -123,15 +126,23 @@ type slowReader struct {
 	timeout time.Duration
 }
 
-func (r slowReader) Read(p []byte) (int, error) {
-	if r.timeout > 0 {
-		r.session.nc.SetReadDeadline(time.Now().Add(r.timeout))
+// copyTo hands the pieces of the input to w as they arrive.
+func (r slowReader) copyTo(w io.Writer) error {
+	for {
+		if r.timeout > 0 {
+			r.session.nc.SetReadDeadline(time.Now().Add(r.timeout))
+		}
+		p, err := r.input.Next()
+		if err == io.EOF {
+			return nil
+		}
+		if err != nil {
+			return inputLost{err}
+		}
+		if _, err := w.Write(p); err != nil {
+			return err
+		}
 	}
-	n, err := r.input.Read(p)
-	if err != nil && err != io.EOF {
-		err = inputLost{err}
-	}
-	return n, err
 }
 
 // inputLost is an error of the client's side.

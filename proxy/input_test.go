@@ -98,7 +98,7 @@ func TestInputLost(t *testing.T) {
 
 // TestInputLimits: too large, too slow, no room.
 func TestInputLimits(t *testing.T) {
-	big := strings.Repeat("x", 300_000) + "\r\n.\r\n"
+	big := strings.Repeat("x", 500_000) + "\r\n.\r\n"
 	t.Run("max_input", func(t *testing.T) {
 		s, srv := startWith(t, 2, answer, func(c *config.Config) { c.Limits.MaxInput = 100_000 })
 		c := s.login(t, client13)

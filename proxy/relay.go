@@ -77,7 +77,7 @@ func (r *relay) send() error {
 		}
 		r.inputEnd = time.Now().Add(inputTime)
 	}
-	r.deadlines.begin(r.client().NetConn(), t.request.info.Class(), r.from.timeouts, t.input == nil || t.input.inMemory())
+	r.deadlines.begin(r.client().NetConn(), t.request.info.Class(), r.from.timeouts, t.input == nil || t.input.short())
 	r.deadline()
 	if err := r.client().Send(&cmd); err != nil {
 		if errors.Is(err, doveadm.ErrLineTooLong) {
@@ -94,8 +94,7 @@ func (r *relay) send() error {
 	}
 	switch {
 	case t.input == nil:
-	case t.input.inMemory():
-		// A socket takes that much at once.
+	case t.input.short():
 		r.deadline()
 		_, err := r.client().NetConn().Write(t.input.memory)
 		r.inputDone = err == nil

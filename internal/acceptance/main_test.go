@@ -30,13 +30,17 @@ func TestMain(m *testing.M) {
 // that look at memory without.
 var (
 	racy  = sync.OnceValues(func() (string, error) { return build("racy", "-race") })
-	plain = sync.OnceValues(func() (string, error) { return build("plain") })
+	plain = sync.OnceValues(func() (string, error) { return build("plain", "-trimpath") })
 )
 
 func build(name string, flags ...string) (string, error) {
 	path := filepath.Join(buildDir, name)
 	args := append([]string{"build", "-buildvcs=false", "-o", path}, flags...)
-	out, err := exec.Command("go", append(args, "../../cmd/doveadm-proxy")...).CombinedOutput()
+	cmd := exec.Command("go", append(args, "../../cmd/doveadm-proxy")...)
+	if name == "plain" {
+		cmd.Env = append(os.Environ(), "CGO_ENABLED=0") // as make build has it
+	}
+	out, err := cmd.CombinedOutput()
 	if err != nil {
 		return "", fmt.Errorf("go build: %w\n%s", err, out)
 	}

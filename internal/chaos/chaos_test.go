@@ -1,9 +1,11 @@
 package main
 
 import (
+	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -16,12 +18,16 @@ func TestChaos(t *testing.T) {
 		t.Helper()
 		path := filepath.Join(dir, name)
 		args := append([]string{"build", "-buildvcs=false", "-o", path}, flags...)
-		if out, err := exec.Command("go", append(args, pkg)...).CombinedOutput(); err != nil {
+		cmd := exec.Command("go", append(args, pkg)...)
+		if !slices.Contains(flags, "-race") {
+			cmd.Env = append(os.Environ(), "CGO_ENABLED=0") // as make build has it
+		}
+		if out, err := cmd.CombinedOutput(); err != nil {
 			t.Fatalf("go build: %v\n%s", err, out)
 		}
 		return path
 	}
-	proxy, chaos := build("proxy", "../../cmd/doveadm-proxy", "-race"), build("chaos", ".")
+	proxy, chaos := build("proxy", "../../cmd/doveadm-proxy", "-race"), build("chaos", ".", "-trimpath")
 	run := func(t *testing.T, verdict string, args ...string) string {
 		t.Helper()
 		out, err := exec.CommandContext(t.Context(), chaos, append(args, "-proxy", proxy)...).CombinedOutput()
