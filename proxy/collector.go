@@ -11,6 +11,7 @@ import (
 	"github.com/doveadm-proxy/doveadm-proxy/doveadm"
 	"github.com/doveadm-proxy/doveadm-proxy/internal/histogram"
 	"github.com/doveadm-proxy/doveadm-proxy/pool"
+	"github.com/doveadm-proxy/doveadm-proxy/router"
 )
 
 // Describe sends the descriptions of all metrics: a Proxy is a
@@ -292,6 +293,20 @@ func (c *collection) process(p *Proxy) {
 	for name, decided := range p.snapshot.Load().decided {
 		c.send(routeDecisions, float64(decided.Load()), name)
 	}
+	for _, s := range p.snapshot.Load().table.Lookups() {
+		c.lookups(&s)
+	}
+	if s, ok := p.MovesStat(); ok {
+		c.send(movesFresh, truth(s.Fresh))
+		c.send(movesReachable, truth(s.Reachable))
+		c.send(movesUsers, float64(s.Exceptions))
+		c.send(movesHeld, float64(s.Held))
+		c.send(movesWaiting, float64(s.Waiting))
+		c.send(movesTotal, float64(s.Moved), "moved")
+		c.send(movesTotal, float64(s.Failed), "failed")
+		c.send(movesTotal, float64(s.Abandoned), "abandoned")
+		c.send(movesLongest, s.LongestHold.Seconds())
+	}
 	told := make(map[string]bool) // several routes may have the same file
 	for _, m := range p.snapshot.Load().table.Maps() {
 		if told[m.Path] {
@@ -302,6 +317,24 @@ func (c *collection) process(p *Proxy) {
 		c.send(mapRead, seconds(m.Read), m.Path)
 		c.send(mapFailing, truth(m.Err != nil), m.Path)
 	}
+}
+
+// lookups sends what the lookups of a route are like.
+func (c *collection) lookups(s *router.LookupStat) {
+	c.send(routeAnswers, float64(s.Cached), "cache", s.Route)
+	c.send(routeAnswers, float64(s.Asked), "lookup", s.Route)
+	c.send(routeAnswers, float64(s.Stale), "stale", s.Route)
+	c.send(routeAnswers, float64(s.Unknown), "none", s.Route)
+	c.send(routeLookups, float64(s.Found), "found", s.Route)
+	c.send(routeLookups, float64(s.Missing), "missing", s.Route)
+	c.send(routeLookups, float64(s.Failed), "failed", s.Route)
+	c.send(routeLookups, float64(s.Refused), "breaker", s.Route)
+	c.send(routeLookups, float64(s.Busy), "busy", s.Route)
+	c.sendDurations(lookupSeconds, &s.Took, s.Route)
+	c.send(lookupsRunning, float64(s.Running), s.Route)
+	c.send(lookupsKept, float64(s.Kept), s.Route)
+	c.send(lookupsFailing, truth(s.Failing), s.Route)
+	c.send(lookupBreaker, float64(s.Breaker), s.Route)
 }
 
 func truth(is bool) float64 {

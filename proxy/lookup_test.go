@@ -313,3 +313,57 @@ func TestValidateOpensNothing(t *testing.T) {
 		t.Errorf("explained as %+v, asked %d times", x, u.times("alice"))
 	}
 }
+
+// TestLookupMetrics: what the lookups of a route do is told: where answers come
+// from, how lookups end, and that they fail although the clients notice nothing.
+func TestLookupMetrics(t *testing.T) {
+	u := newUsers(t, "s1")
+	s, _ := startWith(t, 2, answer, u.first(func(l *config.Lookup) {
+		l.Cache.TTL, l.Breaker = time.Nanosecond, config.Breaker{Failures: 2, Open: time.Hour, Probes: 1}
+	}))
+	c := s.login(t, client13)
+	is := func(name string, want float64) {
+		t.Helper()
+		if got, ok := s.metrics(t)[name]; !ok || got != want {
+			t.Errorf("%s is %v (%v), want %v", name, got, ok, want)
+		}
+	}
+	is(`route_answers_total{from="lookup",route="http"}`, 0)
+	c.works(t) // by a lookup, whose answer is too old at once
+	is(`route_answers_total{from="lookup",route="http"}`, 1)
+	is(`route_lookups_total{result="found",route="http"}`, 1)
+	is(`route_lookup_seconds{route="http"}`, 1)
+	is(`route_lookups_failing{route="http"}`, 0)
+
+	u.set(fails(http.StatusServiceUnavailable))
+	for range 3 {
+		c.works(t) // as before
+	}
+	is(`route_answers_total{from="stale",route="http"}`, 3)
+	is(`route_lookups_total{result="failed",route="http"}`, 2)
+	is(`route_lookups_total{result="breaker",route="http"}`, 1)
+	is(`route_lookups_failing{route="http"}`, 1)
+	is(`route_lookup_breaker_state{route="http"}`, 2)
+	c.refused(t, "\tbob\tquota get\n", "-TEMPFAIL", "route http")
+	is(`route_answers_total{from="none",route="http"}`, 1)
+	if n := s.metrics(t)[`route_cache_users{route="http"}`]; n < 1 {
+		t.Errorf("%v users are kept", n)
+	}
+
+	kept, _ := startWith(t, 2, answer, u.first(nil))
+	u.set(func(w http.ResponseWriter, user string) {
+		if user == "alice" {
+			says("s1")(w, user)
+		} else {
+			w.WriteHeader(http.StatusNotFound)
+		}
+	})
+	c = kept.login(t, client13)
+	c.works(t)
+	c.works(t)
+	c.refused(t, "\tnobody\tquota get\n", "-NOUSER", "")
+	s = kept
+	is(`route_answers_total{from="lookup",route="http"}`, 2)
+	is(`route_answers_total{from="cache",route="http"}`, 1)
+	is(`route_lookups_total{result="missing",route="http"}`, 1)
+}

@@ -58,9 +58,27 @@ var (
 	commandsRunning  = gauge("commands_running", "Commands that run or wait now.")
 	clientCommands   = counter("client_commands_total", "Commands of a client, by how they ended.", "client", "outcome")
 	routeDecisions   = counter("route_decisions_total", "Commands that were routed, by the route that named the shard.", "route")
+	routeAnswers     = counter("route_answers_total", "Questions of commands for the place of a user at a route that looks it up elsewhere, by where the answer came from: cache, lookup, stale (kept, too old, and the lookup failed), none (a temporary failure).", "from", "route")
+	routeLookups     = counter("route_lookups_total", "Lookups of such a route, by their end: found, missing (the source does not know the user), failed, breaker (not begun: its circuit breaker is open), busy (not begun in time: max_lookups were on their way).", "result", "route")
+	lookupSeconds    = durations("route_lookup_seconds", "How long the source took for a lookup.", "route")
+	lookupsRunning   = gauge("route_lookups_running", "Lookups that ask the source now.", "route")
+	lookupsKept      = gauge("route_cache_users", "Users whose answers are kept.", "route")
+	lookupsFailing   = gauge("route_lookups_failing", "1: the last lookup failed.", "route")
+	lookupBreaker    = gauge("route_lookup_breaker_state", "What the circuit breaker of the lookups does: 0 closed, 1 half-open, 2 open.", "route")
 	mapUsers         = gauge("route_map_users", "Lines of a map of users that is in use, those of domains included.", "path")
 	mapRead          = gauge("route_map_read_timestamp_seconds", "When the map that is in use was read.", "path")
 	mapFailing       = gauge("route_map_failing", "1: the file has changed and cannot be used, so what was read before is.", "path")
+)
+
+// Of users who are moved, with a moves block.
+var (
+	movesFresh     = gauge("moves_fresh", "1: it is sure who was moved where; 0: commands get a temporary failure, because the database has not been reached for too long.")
+	movesReachable = gauge("moves_database_reachable", "1: the database answered the last time.")
+	movesUsers     = gauge("moves_exceptions", "Users who were moved away from where their route sends them.")
+	movesHeld      = gauge("moves_held_users", "Users whose commands wait for the end of a move.")
+	movesWaiting   = gauge("moves_waiting_commands", "Commands that wait for that.")
+	movesTotal     = counter("moves_total", "Moves that ended on this proxy: moved, failed (rolled back), abandoned (those of other proxies that were gone, rolled back here).", "result")
+	movesLongest   = gauge("moves_longest_hold_seconds", "The longest time for which a move made here held the commands of its user.")
 )
 
 // Of pools and backends.

@@ -34,6 +34,7 @@ type lookups struct {
 	changes atomic.Uint64 // calls of forget
 	log     atomic.Pointer[hclog.Logger]
 	failing atomic.Bool // the last lookup failed
+	counts  lookupCounts
 
 	// mu guards what follows. No lookup runs under it. Whoever finds an answer
 	// in the cache does not need it.
@@ -121,18 +122,22 @@ func (l *lookups) get(ctx context.Context, user string) (answer, error) {
 			if kept.found && l.config.Cache.Refresh > 0 && age >= l.config.Cache.Refresh && kept.refreshing.CompareAndSwap(false, true) {
 				l.refresh(user)
 			}
+			l.counts.cached.Add(1)
 			return answer{place: kept.place, found: kept.found, age: age}, nil
 		}
 	}
 	got, err := l.wait(ctx, user)
 	if err == nil {
+		l.counts.asked.Add(1)
 		return got, nil
 	}
 	if kept != nil && kept.found && ctx.Err() == nil && !errors.Is(err, ErrClosed) {
 		if age := time.Since(l.born) - kept.at; age < kept.fresh+l.config.Cache.Stale {
+			l.counts.stale.Add(1)
 			return answer{place: kept.place, found: true, age: age, stale: true, err: err}, nil
 		}
 	}
+	l.counts.unknown.Add(1)
 	return answer{}, err
 }
 
@@ -234,10 +239,12 @@ func (l *lookups) ask(ctx context.Context, user string) (lookup.Place, bool, err
 	case l.slots <- struct{}{}:
 		defer func() { <-l.slots }()
 	case <-ctx.Done():
+		l.counts.busy.Add(1)
 		return lookup.Place{}, false, fmt.Errorf("no lookup within %s (timeout): %d others are on their way (max_lookups)", l.config.Timeout, cap(l.slots))
 	}
 	done, err := l.breaker.Allow()
 	if err != nil {
+		l.counts.refused.Add(1)
 		why := "lookups failed"
 		if last := l.lastErr.Load(); last != nil {
 			why = (*last).Error()
@@ -249,13 +256,20 @@ func (l *lookups) ask(ctx context.Context, user string) (lookup.Place, bool, err
 	if n, ok := l.source.(notifier); ok {
 		l.listen.Do(func() { n.Notify(l.forget, l.doubt) })
 	}
+	start := time.Now()
 	place, found, err := l.source.Lookup(ctx, user)
+	l.counts.took.Observe(time.Since(start))
 	if err == nil && found && place.Target == nil {
 		place.Target = lookup.ParseTarget(place.Shard)
 	}
 	switch {
 	case err == nil:
 		verdict = nil
+		if found {
+			l.counts.found.Add(1)
+		} else {
+			l.counts.missing.Add(1)
+		}
 		if l.failing.Load() && l.failing.CompareAndSwap(true, false) {
 			l.tell(hclog.Info, "lookups work again")
 		}
@@ -264,6 +278,7 @@ func (l *lookups) ask(ctx context.Context, user string) (lookup.Place, bool, err
 		if ctx.Err() != nil {
 			err = fmt.Errorf("no answer within %s (timeout)", l.config.Timeout)
 		}
+		l.counts.failed.Add(1)
 		verdict = err
 		l.lastErr.Store(&err)
 		if !l.failing.Swap(true) {
