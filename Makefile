@@ -107,6 +107,7 @@ crowd: ## memory of CROWD (20000) idle sessions, what 200,000 silent connections
 
 compat: deps build ## every command directly and through the proxy, compared; fills the tables of the documents; COMPAT are its options
 	go run ./internal/compat -proxy $(BINARY) $(COMPAT)
+	$(RACE) go test -count=1 -timeout=30m ./internal/acceptance -run 'TestSameBytes|TestSaveGigabyte' -args -whole
 
 chaos: deps build ## ten minutes of faults of every kind under load, and a ledger of every command; CHAOS are its options
 	go build -buildvcs=false -o bin/chaos ./internal/chaos

@@ -4,6 +4,7 @@
 package acceptance
 
 import (
+	"flag"
 	"fmt"
 	"os"
 	"os/exec"
@@ -25,6 +26,10 @@ func TestMain(m *testing.M) {
 	os.RemoveAll(dir)
 	os.Exit(code)
 }
+
+// whole: what "make compat" adds. The everyday run does a part of it, in the same
+// way.
+var whole = flag.Bool("whole", false, "compare the output of 150 users and not of 15, and save a gigabyte and not a quarter")
 
 // The binary is built twice: most tests run it with the race detector, those
 // that look at memory without.
