@@ -13,6 +13,9 @@ const (
 	// watchInterval is how often the clients of running commands are looked
 	// at. One that is gone is found out within four of them.
 	watchInterval = 200 * time.Millisecond
+	// watchAtOnce bounds how many are looked at then: where more commands run,
+	// finding out takes longer and costs no more.
+	watchAtOnce = 1000
 	// knockInterval is how often a client that has said all is sent nothing.
 	knockInterval = time.Second
 )
@@ -25,7 +28,7 @@ var errClientGone = errors.New("the client closed the connection")
 func (p *Proxy) watch() {
 	ticker := time.NewTicker(watchInterval)
 	defer ticker.Stop()
-	var busy []*session
+	var room, busy []*session // busy, a part of room, is those still to be looked at
 	for {
 		select {
 		case <-p.cut.Done():
@@ -33,20 +36,30 @@ func (p *Proxy) watch() {
 		case <-ticker.C:
 		}
 		if p.commands.Load() == 0 {
+			clear(busy)
+			busy = nil
 			continue
 		}
-		busy = busy[:0]
-		p.mu.Lock()
-		for s := range p.sessions {
+		if len(busy) == 0 {
+			room = room[:0]
+			p.mu.Lock()
+			for s := range p.sessions {
+				if s.commands.Load() > 0 && !s.tunnels.Load() {
+					room = append(room, s)
+				}
+			}
+			p.mu.Unlock()
+			busy = room
+		}
+		now := busy[:min(len(busy), watchAtOnce)]
+		busy = busy[len(now):]
+		for _, s := range now {
+			// Its command may have ended meanwhile.
 			if s.commands.Load() > 0 && !s.tunnels.Load() {
-				busy = append(busy, s)
+				s.lookForClient()
 			}
 		}
-		p.mu.Unlock()
-		for _, s := range busy {
-			s.lookForClient()
-		}
-		clear(busy)
+		clear(now)
 	}
 }
 
