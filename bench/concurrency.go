@@ -79,7 +79,7 @@ func measureConcurrency(ctx context.Context, binary string, version dovecot.Vers
 		return "", err
 	}
 	found := &poolWay{title: fmt.Sprintf("found out, at most %d", concurrencyOpen)}
-	if err := s.startPoolWay(ctx, binary, kind, found, fmt.Sprintf("max_open = %d\n max_idle = %[1]d", concurrencyOpen)); err != nil {
+	if err := s.startPoolWay(ctx, binary, kind, found, fmt.Sprintf("adaptive = true\n max_open = %d\n max_idle = %[1]d", concurrencyOpen)); err != nil {
 		return "", err
 	}
 	ways := []*poolWay{found}

@@ -91,7 +91,7 @@ func measure(ctx context.Context, s *site, w *work, t target, duration time.Dura
 	}
 	each := func(sum time.Duration) time.Duration { return sum / time.Duration(max(d.all, 1)) }
 	got := sample{
-		rate: float64(d.commands) / duration.Seconds(), p50: d.p50, p99: d.p99,
+		rate: float64(d.all) / d.length.Seconds(), p50: d.p50, p99: d.p99,
 		between: each(after[0] - before[0]), backend: each(after[1] - before[1]), clients: each(d.own),
 	}
 	if w.volume {

@@ -11,6 +11,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/doveadm-proxy/doveadm-proxy/internal/dovecot"
 	"github.com/doveadm-proxy/doveadm-proxy/internal/markdown"
 )
 
@@ -32,16 +33,22 @@ func conditions(ctx context.Context, s *site, o options) ([][2]string, error) {
 		{"machine", machine},
 		{"load before", strings.Join(strings.Fields(o.load)[:3], " ") + " (running processes on average of 1, 5 and 15 minutes)"},
 	}
-	for _, k := range []backendKind{dovecot23, dovecot24} {
-		server := s.dovecots[k]
-		if server == nil {
+	for _, d := range []struct {
+		kind    backendKind
+		version dovecot.Version
+	}{{dovecot23, dovecot.V23}, {dovecot24, dovecot.V24}} {
+		if s.dovecots[d.kind] == nil {
 			continue
 		}
-		version, err := server.Doveadm(ctx, "--version")
+		cmd, err := dovecot.Command(ctx, d.version, "dovecot", "--version")
 		if err != nil {
 			return nil, err
 		}
-		list = append(list, [2]string{k.String(), fmt.Sprintf("%s, %d users each with %d mails", strings.TrimSpace(version.Stdout), usersPerDovecot, mailsPerUser)})
+		version, err := cmd.Output()
+		if err != nil {
+			return nil, fmt.Errorf("dovecot --version: %w", err)
+		}
+		list = append(list, [2]string{d.kind.String(), fmt.Sprintf("%s, %d users with %d mails each", strings.TrimSpace(string(version)), usersPerDovecot, mailsPerUser)})
 	}
 	for _, p := range []struct {
 		name string

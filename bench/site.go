@@ -185,6 +185,11 @@ func (s *site) port() (string, error) {
 	return p.Addr, nil
 }
 
+// processLimit lets 128 clients connect at the same time. With the 100 processes
+// that Dovecot allows otherwise it resets connections of those who come
+// directly.
+const processLimit = "service doveadm {\n  process_limit = 200\n}\n"
+
 func (s *site) startDovecot(ctx context.Context, k backendKind) error {
 	version := dovecot.V23
 	if k == dovecot24 {
@@ -194,7 +199,7 @@ func (s *site) startDovecot(ctx context.Context, k backendKind) error {
 	for u := range usersPerDovecot {
 		users = append(users, fmt.Sprintf("u%d@%s", u, k.domain()))
 	}
-	server, err := dovecot.Start(ctx, dovecot.Options{Version: version, Name: k.domain(), Users: users, Password: password})
+	server, err := dovecot.Start(ctx, dovecot.Options{Version: version, Name: k.domain(), Users: users, Password: password, Config: processLimit})
 	if err != nil {
 		return err
 	}

@@ -24,6 +24,7 @@ func installed(t *testing.T) string {
 		"secrets/users-api": "# of the panel\nAuthorization: Bearer http-secret\n",
 		"panel.users":       "@example.com\n",
 		"users.map":         "moved@example.com s2\n",
+		"moved.map":         "moved@example.com mail2\n",
 		"domains":           "example.org example.com\n",
 	} {
 		path := filepath.Join(dir, name)

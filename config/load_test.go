@@ -71,7 +71,7 @@ func TestLoadDefaults(t *testing.T) {
 			TLS: BackendTLS{Mode: TLSOff},
 			Pool: Pool{
 				MaxOpen: 8, MaxIdle: 8, MinIdle: 0, IdleTimeout: 30 * time.Second, MaxLifetime: 5 * time.Minute,
-				MaxCommands: 1000, AcquireTimeout: 10 * time.Second, MaxWaiting: 1000, MaxBulk: 2, MaxTunnels: 4, Adaptive: true, MinActive: 1,
+				MaxCommands: 1000, AcquireTimeout: 10 * time.Second, MaxWaiting: 1000, MaxBulk: 2, MaxTunnels: 4, MinActive: 1,
 			},
 			Breaker: Breaker{Failures: 5, Open: 10 * time.Second, Probes: 1},
 			Timeouts: Timeouts{
@@ -291,7 +291,7 @@ backend_defaults {
     max_waiting     = 0
     max_bulk        = 2
     max_tunnels     = 0
-    adaptive        = false
+    adaptive        = true
     min_active      = 2
   }
   breaker {
@@ -346,7 +346,7 @@ route "ring" {
 
 func TestParseFull(t *testing.T) {
 	cfg := mustParse(t, full)
-	pool := Pool{MaxOpen: 20, MaxIdle: 20, MaxBulk: 2, MinActive: 2}
+	pool := Pool{MaxOpen: 20, MaxIdle: 20, MaxBulk: 2, Adaptive: true, MinActive: 2}
 	breaker := Breaker{Failures: 2, Open: time.Millisecond, Probes: 1}
 	timeouts := Timeouts{
 		Write:  2 * time.Hour,

@@ -38,7 +38,7 @@ backend_defaults {
 				doc: "Connections to a backend at the same time: at most so many commands run on it at once, further ones wait.",
 			},
 			{
-				name: "adaptive", field: toggle(&p.Adaptive), def: `true`,
+				name: "adaptive", field: toggle(&p.Adaptive), def: `false`,
 				doc: "`true`: while commands wait, it is measured with how many of them at the same time the backend answers most, and no more are sent to it at once: too many make all of them slower. `false`: always up to `max_open`.",
 			},
 			{
