@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 )
 
 // TestChaos is this program for a short time. "make chaos" is the long one.
@@ -64,6 +65,19 @@ func notEmpty(t *testing.T, report string) {
 		if n, _ := strconv.Atoi(found[1]); n < least.number {
 			t.Errorf("%s: %d is less than %d:\n%s", least.pattern, n, least.number, report)
 		}
+	}
+}
+
+func TestRefusals(t *testing.T) {
+	got, err := refusals(`2026-01-02T03:04:05.000Z [INFO]  doveadm-proxy: ready
+2026-01-02T03:04:06.500Z [ERROR] doveadm-proxy.pool: circuit breaker opened: commands for this backend fail at once: backend=mail1
+2026-01-02T03:04:06.501Z [ERROR] doveadm-proxy: command: user=a outcome=unavailable wait_ms=997.000 duration_ms=997.100 bytes=0 reason="backend mail1: circuit breaker is open"
+2026-01-02T03:04:06.900Z [ERROR] doveadm-proxy: command: user=a outcome=unavailable wait_ms=0.010 duration_ms=0.090 bytes=0 reason="backend mail1: circuit breaker is open"
+2026-01-02T03:04:07.900Z [ERROR] doveadm-proxy: command: user=a outcome=lost wait_ms=0.010 duration_ms=900.000 bytes=0 reason="backend mail1 was lost"
+2026-01-02T03:04:08.000Z [ERROR] doveadm-proxy: command: user=a outcome=unavailable wait_ms=0.010 duration_ms=150.000 bytes=0 reason="backend mail1: circuit breaker is open"
+`)
+	if err != nil || !slices.Equal(got, []time.Duration{90 * time.Microsecond, 150 * time.Millisecond}) {
+		t.Errorf("%v, %v", got, err)
 	}
 }
 

@@ -365,17 +365,43 @@ func (i *isolation) ownTimes() ([]time.Duration, error) {
 	if err != nil {
 		return nil, err
 	}
-	var times []time.Duration
-	for _, found := range ownTime.FindAllSubmatch(text, -1) {
-		ms, err := strconv.ParseFloat(string(found[1]), 64)
+	return refusals(string(text))
+}
+
+// refusals returns how long commands took that an open breaker refused, by the
+// lines of a proxy's log. Those that waited already when it opened are left out.
+func refusals(text string) (times []time.Duration, err error) {
+	var opened time.Time
+	for line := range strings.Lines(text) {
+		stamp, _, _ := strings.Cut(line, " ")
+		if strings.Contains(line, "circuit breaker opened") {
+			if opened, err = time.Parse(logTime, stamp); err != nil {
+				return nil, err
+			}
+			continue
+		}
+		found := ownTime.FindStringSubmatch(line)
+		if found == nil {
+			continue
+		}
+		at, err := time.Parse(logTime, stamp)
 		if err != nil {
 			return nil, err
 		}
-		times = append(times, time.Duration(ms*float64(time.Millisecond)))
+		ms, err := strconv.ParseFloat(found[1], 64)
+		if err != nil {
+			return nil, err
+		}
+		if took := time.Duration(ms * float64(time.Millisecond)); !at.Add(-took).Before(opened) {
+			times = append(times, took)
+		}
 	}
 	slices.Sort(times)
 	return times, nil
 }
+
+// logTime is the form of times in the log: that of hclog.
+const logTime = "2006-01-02T15:04:05.000Z0700"
 
 // percentile returns that of sorted values; 100 is the largest.
 func percentile(sorted []time.Duration, p int) time.Duration {
