@@ -171,7 +171,8 @@ func TestDashboard(t *testing.T) {
 // TestScrapeHasTable: every metric of the table that does not wait for something
 // to happen is in a real scrape, and nothing else is.
 func TestScrapeHasTable(t *testing.T) {
-	s, _ := startWith(t, 4, answer, nil)
+	s, _ := startWith(t, 4, answer, both(newUsers(t, "s1").first(nil), movable(t)))
+	eventually(t, "it is sure who was moved", func() bool { return s.metrics(t)["moves_fresh"] == 1 })
 	s.login(t, client13).works(t)
 	eventually(t, "the command is counted", func() bool {
 		return s.metrics(t)[`commands_total{backend="b1",class="quick",outcome="answered"}`] == 1

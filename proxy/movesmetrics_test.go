@@ -9,15 +9,20 @@ import (
 	"github.com/doveadm-proxy/doveadm-proxy/proxy"
 )
 
-// TestMovesMetrics: whether it is sure who was moved is told, and how many were.
-func TestMovesMetrics(t *testing.T) {
-	one, two := newBackend(t, 2, answer), newBackend(t, 2, answer)
-	s := start(t, configure(t, func(c *config.Config) {
+// movable lets users be moved.
+func movable(t *testing.T) func(c *config.Config) {
+	return func(c *config.Config) {
 		c.Moves = config.Moves{
 			Driver: "sqlite", Path: filepath.Join(t.TempDir(), "moves.db"), Name: "one", Lease: 10 * time.Second, Poll: 50 * time.Millisecond,
 			AnswerTimeout: patience, HoldTimeout: patience, MaxHold: patience, MaxWaiting: 10,
 		}
-	}, one.Addr(), two.Addr()))
+	}
+}
+
+// TestMovesMetrics: whether it is sure who was moved is told, and how many were.
+func TestMovesMetrics(t *testing.T) {
+	one, two := newBackend(t, 2, answer), newBackend(t, 2, answer)
+	s := start(t, configure(t, movable(t), one.Addr(), two.Addr()))
 	eventually(t, "it is sure who was moved", func() bool { return s.metrics(t)["moves_fresh"] == 1 })
 	is := func(name string, want float64) {
 		t.Helper()
