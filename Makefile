@@ -87,7 +87,6 @@ bench-scale: build ## memory, descriptors and CPU with 500 backends, 20000 sessi
 	cd bench && go build -buildvcs=false -o ../bin/bench .
 	bin/bench scale -proxy $(BINARY) -update docs/performance.md,docs/sizing.md $(BENCH)
 
-# The parent is measured from a copy of its files, in turns with this one.
 # The proxy's own number of commands at the same time beside fixed ones.
 bench-concurrency: deps build ## how good the number of commands at the same time is that the proxy finds out by itself
 	cd bench && go build -buildvcs=false -o ../bin/bench .
@@ -97,6 +96,7 @@ bench-profile: deps build ## where the processor time of the proxy goes, with fl
 	cd bench && go build -buildvcs=false -o ../bin/bench .
 	bin/bench profile -proxy $(BINARY) -graphs docs -update docs/performance.md
 
+# The parent is measured from a copy of its files, in turns with this one.
 bench-diff: ## micro-benchmarks of the hot path, compared with those of the commit before (AGAINST names another)
 	@scripts/benchdiff $(AGAINST)
 

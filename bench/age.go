@@ -6,7 +6,6 @@ import (
 	"flag"
 	"fmt"
 	"io"
-	"os"
 	"strings"
 	"time"
 
@@ -76,11 +75,7 @@ func runAge(ctx context.Context, args []string, stdout, _ io.Writer) error {
 	if *update == "" {
 		return nil
 	}
-	text, err := markdown.Filled(*update, map[string]string{"connection age": table})
-	if err != nil {
-		return err
-	}
-	return os.WriteFile(*update, []byte(text), 0o644)
+	return markdown.Fill(*update, map[string]string{"connection age": table})
 }
 
 func measureAges(ctx context.Context, version dovecot.Version, commands int) (a *ages, err error) {

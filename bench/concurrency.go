@@ -58,11 +58,7 @@ func runConcurrency(ctx context.Context, args []string, stdout, _ io.Writer) err
 	if *update == "" {
 		return nil
 	}
-	filled, err := markdown.Filled(*update, map[string]string{"concurrency": text.String()})
-	if err != nil {
-		return err
-	}
-	return os.WriteFile(*update, []byte(filled), 0o644)
+	return markdown.Fill(*update, map[string]string{"concurrency": text.String()})
 }
 
 func measureConcurrency(ctx context.Context, binary string, version dovecot.Version, rounds int, duration, settle time.Duration) (table string, err error) {

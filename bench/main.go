@@ -146,11 +146,7 @@ func run(ctx context.Context, o options, stdout, progress io.Writer) error {
 	}
 	fmt.Fprint(stdout, r.full())
 	for _, path := range o.update {
-		text, err := markdown.Filled(path, r.blocks())
-		if err == nil {
-			err = os.WriteFile(path, []byte(text), 0o644)
-		}
-		if err != nil {
+		if err := markdown.Fill(path, r.blocks()); err != nil {
 			return err
 		}
 		fmt.Fprintf(progress, "updated %s\n", path)

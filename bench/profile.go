@@ -69,11 +69,7 @@ func runProfile(ctx context.Context, args []string, stdout, _ io.Writer) error {
 	if *update == "" {
 		return nil
 	}
-	text, err := markdown.Filled(*update, map[string]string{"profile": table})
-	if err != nil {
-		return err
-	}
-	return os.WriteFile(*update, []byte(text), 0o644)
+	return markdown.Fill(*update, map[string]string{"profile": table})
 }
 
 // profile is the stacks that were seen while a work was done, outermost first.

@@ -132,11 +132,7 @@ func (sc scale) run(ctx context.Context, stdout, progress io.Writer) error {
 	blocks := g.blocks()
 	fmt.Fprintf(stdout, "%s\n%s", blocks["growth"], blocks["sizing formulae"])
 	for _, path := range sc.update {
-		text, err := markdown.Filled(path, blocks)
-		if err == nil {
-			err = os.WriteFile(path, []byte(text), 0o644)
-		}
-		if err != nil {
+		if err := markdown.Fill(path, blocks); err != nil {
 			return err
 		}
 		fmt.Fprintf(progress, "updated %s\n", path)

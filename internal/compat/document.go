@@ -1,8 +1,6 @@
 package main
 
 import (
-	"os"
-
 	"github.com/doveadm-proxy/doveadm-proxy/internal/markdown"
 )
 
@@ -63,11 +61,7 @@ func checkDocuments() error {
 // writeDocuments fills the blocks of all documents.
 func (m *matrix) writeDocuments() error {
 	for _, path := range documents {
-		text, err := markdown.Filled(path, m.blocks())
-		if err == nil {
-			err = os.WriteFile(path, []byte(text), 0o644)
-		}
-		if err != nil {
+		if err := markdown.Fill(path, m.blocks()); err != nil {
 			return err
 		}
 	}

@@ -65,4 +65,13 @@ func Filled(path string, blocks map[string]string) (string, error) {
 	return document, nil
 }
 
+// Fill writes what Filled returns into the document.
+func Fill(path string, blocks map[string]string) error {
+	text, err := Filled(path, blocks)
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(path, []byte(text), 0o644)
+}
+
 func marker(name, what string) string { return fmt.Sprintf("<!-- %s: %s -->\n", name, what) }
