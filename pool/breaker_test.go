@@ -3,6 +3,7 @@ package pool
 import (
 	"context"
 	"errors"
+	"os"
 	"syscall"
 	"testing"
 	"testing/synctest"
@@ -435,13 +436,50 @@ func TestFullBackendDrops(t *testing.T) {
 		if s := w.Stat(); s.NoGreeting != 2 || s.Breaker != Closed {
 			t.Errorf("%+v", s)
 		}
-		time.Sleep(2 * time.Second) // one more that is closed, and nobody was answered
+		// Those that are closed at once come before it could answer somebody.
+		w.takes(0)
+		time.Sleep(3 * time.Second)
+		for _, a := range queue {
+			a.waits(t)
+		}
+		if s := w.Stat(); s.NoGreeting < 4 || s.Breaker != Closed {
+			t.Errorf("%+v", s)
+		}
+		time.Sleep(2 * time.Second) // one more, and nobody was answered for the time of a handshake
 		if s := w.Stat(); s.Breaker != Open {
 			t.Errorf("%+v", s)
 		}
 		queue[0].failed(t, errNotGreeted)
 		queue[1].failed(t, ErrBreakerOpen)
 		inUse[0].Release(Reusable)
+	})
+}
+
+// TestFullBackendIsLate: nor is one sick whose queue is full, or that is too
+// slow to let in another, while it answers some.
+func TestFullBackendIsLate(t *testing.T) {
+	answering(t, 1, func(t *testing.T, w *world, inUse []*Conn) {
+		w.set(&w.late, true)
+		w.takes(5 * time.Second)
+		a := w.begin(t, Shared)
+		for range 56 {
+			time.Sleep(time.Second)
+			inUse[0].Answering()
+			a.waits(t)
+		}
+		if s := w.Stat(); s.DialErrors != 9 || s.NoGreeting != 0 || s.Breaker != Closed { // 5 s each, and a pause of 1 s
+			t.Errorf("%+v", s)
+		}
+		if !w.log.has(cannotConnect[7:], "answers_others=true") {
+			t.Errorf("log: %s", w.log.buf.String())
+		}
+		time.Sleep(time.Second)
+		a.failed(t, ErrTimeout)
+		a.failed(t, os.ErrDeadlineExceeded)
+		inUse[0].Release(Reusable)
+		if s := w.Stat(); s.Breaker != Closed {
+			t.Errorf("%+v", s)
+		}
 	})
 }
 

@@ -166,7 +166,7 @@ const fullPause = time.Second
 // that has no process left. It has one again for each connection that was
 // closed here; else one dial at a time finds out. The caller holds mu.
 func (p *Pool) paused() bool {
-	return p.full && p.freed == 0 && (p.dialing > 0 || time.Now().Before(p.pauseUntil))
+	return p.full != nil && p.freed == 0 && (p.dialing > 0 || time.Now().Before(p.pauseUntil))
 }
 
 // startDial starts a dial. It belongs to the pool and not to a waiter: one
@@ -177,6 +177,14 @@ func (p *Pool) startDial() {
 	p.freed = max(0, p.freed-1)
 	epoch := p.epoch
 	p.wg.Go(func() { p.dialOne(epoch) })
+}
+
+// timedOut reports whether a dial failed for want of time. Where others are
+// answered that is a queue of the kernel before Dovecot that is full, or a
+// process that takes too long to start.
+func timedOut(err error) bool {
+	var e net.Error
+	return errors.As(err, &e) && e.Timeout()
 }
 
 func (p *Pool) dialOne(epoch uint64) {
@@ -196,7 +204,7 @@ func (p *Pool) dialOne(epoch uint64) {
 	if isTLS && tc.ConnectionState().DidResume {
 		p.stat.Resumed++
 	}
-	p.full, p.freed = false, 0
+	p.full, p.freed = nil, 0
 	p.all[l] = struct{}{}
 	if p.first() == nil {
 		// Nobody is left whose command could tell.
@@ -208,8 +216,9 @@ func (p *Pool) dialOne(epoch uint64) {
 }
 
 // dialFailed fails the first who waits, with the breaker told, except where
-// the backend answers others: then it is not sick but has no process left, and
-// those who wait get the connections that there are.
+// the backend answers others and let this one wait: then it is not sick but has
+// no process left, or no time, and those who wait get the connections that
+// there are.
 func (p *Pool) dialFailed(start time.Time, err error) {
 	if p.ctx.Err() != nil {
 		p.mu.Lock()
@@ -217,14 +226,20 @@ func (p *Pool) dialFailed(start time.Time, err error) {
 		p.unlock()
 		return
 	}
-	answersOthers := p.answeredSince(start)
-	noGreeting := errors.Is(err, ErrNoProcess)
-	if answersOthers && errors.Is(err, errNotGreeted) {
+	noGreeting, dropped := errors.Is(err, ErrNoProcess), errors.Is(err, errNotGreeted)
+	if dropped {
+		// That may be at once, before the backend had an occasion to answer
+		// others: it has as long as if it had been silent.
+		if silent := time.Now().Add(-p.patience); silent.Before(start) {
+			start = silent
+		}
+	}
+	answersOthers := p.answeredSince(start) && (noGreeting || dropped || timedOut(err))
+	if answersOthers && dropped {
 		// The port is right, then. Dovecot drops the connections that wait for
 		// a process when it finds none for them.
 		noGreeting, err = true, fmt.Errorf("%w: it closed the connection", ErrNoProcess)
 	}
-	answersOthers = answersOthers && noGreeting
 
 	p.mu.Lock()
 	p.stat.DialErrors++
@@ -232,7 +247,9 @@ func (p *Pool) dialFailed(start time.Time, err error) {
 	p.fail(err)
 	if noGreeting {
 		p.stat.NoGreeting++
-		p.full = true
+	}
+	if noGreeting || answersOthers {
+		p.full = err
 		p.pauseUntil = time.Now().Add(fullPause)
 		p.sweepBy(p.pauseUntil)
 	}
@@ -249,7 +266,7 @@ func (p *Pool) dialFailed(start time.Time, err error) {
 		p.log.Warn("backend accepts connections and does not greet: raise process_limit of its service doveadm, or lower max_open here",
 			"error", err, "answers_others", answersOthers)
 	} else {
-		p.log.Warn("cannot connect to backend", "error", err, "idle_closed", retired)
+		p.log.Warn("cannot connect to backend", "error", err, "idle_closed", retired, "answers_others", answersOthers)
 	}
 
 	p.mu.Lock()

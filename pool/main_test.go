@@ -27,6 +27,9 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 var errDown = &net.OpError{Op: "dial", Net: "tcp", Err: os.NewSyscallError("connect", syscall.ECONNREFUSED)}
 
+// errLate is what a full queue before the backend looks like.
+var errLate = &net.OpError{Op: "dial", Net: "tcp", Err: os.ErrDeadlineExceeded}
+
 // world is a pool and the backend that it is for.
 type world struct {
 	*Pool
@@ -38,6 +41,7 @@ type world struct {
 	mute bool          // connections are accepted, nobody greets
 	drop bool          // connections are accepted and closed
 	slow time.Duration // before a connection is accepted
+	late bool          // that is too long
 }
 
 // defaults are those of the configuration.
@@ -116,6 +120,9 @@ func (w *world) dialer(b config.Backend) DialFunc {
 		if down {
 			return nil, errDown
 		}
+		if w.get(&w.late) {
+			return nil, errLate
+		}
 		nc, err := w.srv.Dial(ctx, "", "")
 		if err != nil {
 			return nil, err
@@ -128,6 +135,13 @@ func (w *world) set(what *bool, to bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	*what = to
+}
+
+// takes sets how long it takes until a connection is accepted.
+func (w *world) takes(d time.Duration) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.slow = d
 }
 
 func (w *world) get(what *bool) bool {

@@ -82,7 +82,8 @@ type Pool struct {
 
 	acquired atomic.Uint64
 	born     time.Time
-	answered atomic.Int64 // when the backend last said something, in ns since born
+	patience time.Duration // with a backend that answers nobody, before it is taken for sick
+	answered atomic.Int64  // when the backend last said something, in ns since born
 
 	busy     atomic.Int64  // commands that have a connection or wait for one
 	operator atomic.Int32  // an Operator; changes under mu
@@ -107,7 +108,7 @@ type Pool struct {
 	concurrency *concurrency
 	passed      int       // connections lent since a bulk client could have had one
 	epoch       uint64    // connections of an older epoch are not used again
-	full        bool      // the last dial found no process free at the backend
+	full        error     // why the last dial found no room at a backend that answers others, or no process; nil: it did
 	freed       int       // while full: processes that it got back from here since
 	pauseUntil  time.Time // while full: no other dial before
 	sweepAt     time.Time // of the next sweep; zero: none is needed
@@ -130,18 +131,19 @@ func New(b config.Backend, dial DialFunc, log hclog.Logger) *Pool {
 		dial = own.dial
 	}
 	p := &Pool{
-		name:    b.Name,
-		address: b.Address,
-		limits:  b.Pool,
-		dial:    dial,
-		dialer:  own,
-		log:     log,
-		breaker: newBreaker(b.Name, b.Breaker, log),
-		wake:    make(chan struct{}, 1),
-		born:    time.Now(),
-		drained: make(chan struct{}),
-		all:     make(map[*link]struct{}),
-		stat:    Stat{Closed: make(map[CloseReason]uint64)},
+		name:     b.Name,
+		address:  b.Address,
+		limits:   b.Pool,
+		dial:     dial,
+		dialer:   own,
+		log:      log,
+		breaker:  newBreaker(b.Name, b.Breaker, log),
+		wake:     make(chan struct{}, 1),
+		born:     time.Now(),
+		patience: max(b.Timeouts.Handshake, fullPause),
+		drained:  make(chan struct{}),
+		all:      make(map[*link]struct{}),
+		stat:     Stat{Closed: make(map[CloseReason]uint64)},
 	}
 	least := b.Pool.MinActive
 	if !b.Pool.Adaptive {
@@ -285,7 +287,7 @@ func (p *Pool) forget(l *link, why CloseReason) {
 	p.closing++
 	p.garbage = append(p.garbage, l)
 	p.stat.Closed[why]++
-	if p.full {
+	if p.full != nil {
 		p.freed++
 	}
 }

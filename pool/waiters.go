@@ -150,8 +150,8 @@ func (p *Pool) await(ctx context.Context, timeout <-chan time.Time, w *waiter) e
 	p.leave(w, false)
 	if err == ErrTimeout {
 		p.stat.TimedOut++
-		if p.full {
-			err = fmt.Errorf("%w: %w", ErrTimeout, ErrNoProcess)
+		if p.full != nil {
+			err = fmt.Errorf("%w: %w", ErrTimeout, p.full)
 		}
 	}
 	return err

@@ -71,6 +71,11 @@ func TestProcessLimit(t *testing.T) {
 			}
 			if err := g.Wait(); err != nil {
 				t.Errorf("with one process for 12 clients: %v", err)
+				for line := range strings.Lines(p.Log()) {
+					if strings.Contains(line, "TEMPFAIL") || strings.Contains(line, "WARN") {
+						t.Log(line)
+					}
+				}
 			}
 			// It tries in the beginning as often as it may, then once a second.
 			dials := strings.Count(p.Log(), "does not greet: raise") - before
