@@ -18,19 +18,21 @@ import (
 // understands none of what it passes on, and can do "quota get" at the null
 // backend only, one at a time on each connection.
 
-// plainConns is how many connections it has to the backend: the proxy's max_open.
-const plainConns = 8
 
 // runPlain is the program's mode "plain". It returns only with an error.
 func runPlain(args []string) error {
 	flags := flag.NewFlagSet("plain", flag.ContinueOnError)
 	address := flags.String("listen", "127.0.0.1:0", "`address`")
 	backend := flags.String("backend", "", "`address` of the null backend")
+	loop := flags.Bool("loop", false, "wait for all sockets in one thread instead of a goroutine for each")
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
-	conns := make(chan *plainConn, plainConns)
-	for range plainConns {
+	if *loop {
+		return runPlainLoop(*address, *backend)
+	}
+	conns := make(chan *plainConn, nullConns)
+	for range nullConns {
 		c, err := dialPlain(*backend)
 		if err != nil {
 			return err

@@ -32,11 +32,12 @@ const (
 	nginx
 	ownProxy // Dovecot's own doveadm proxy
 	plain    // a Go program that only reads and writes
+	looped   // the same without goroutines
 	targets
 )
 
 func (t target) String() string {
-	return [...]string{"directly", "the proxy", "the proxy, log level warn", "HAProxy, TCP", "nginx, stream", "Dovecot's own doveadm proxy", "Go, only reads and writes"}[t]
+	return [...]string{"directly", "the proxy", "the proxy, log level warn", "HAProxy, TCP", "nginx, stream", "Dovecot's own doveadm proxy", "Go, only reads and writes", "Go, only reads and writes, a loop over epoll"}[t]
 }
 
 // backendKind is what commands are for.
@@ -69,6 +70,10 @@ const (
 	// backend it may keep while nobody uses them.
 	maxIdle = 8
 
+	// nullConns is the proxy's max_open for the null backends, which unlike a
+	// Dovecot are no slower with more: as many as HAProxy opens for 64 clients.
+	nullConns = 64
+
 	startTimeout = 20 * time.Second
 	stopTimeout  = 15 * time.Second
 
@@ -89,7 +94,7 @@ type site struct {
 	backends  [kinds]int
 	admin     [targets]string // where the proxies tell their metrics
 
-	poolSettings string // of the proxies that are started next; empty: the defaults
+	poolSettings string // of the proxies that are started next; empty: the defaults, and nullConns
 }
 
 // child is a process that the site has started.
@@ -162,9 +167,11 @@ func (s *site) start(ctx context.Context, binary string, works []work) error {
 	if err := errors.Join(s.startHAProxy(ctx, used), s.startNginx(ctx, used)); err != nil {
 		return err
 	}
-	if through[plain] {
-		if err := s.startPlain(ctx, self); err != nil {
-			return err
+	for _, t := range []target{plain, looped} {
+		if through[t] {
+			if err := s.startPlain(ctx, self, t); err != nil {
+				return err
+			}
 		}
 	}
 	if through[ownProxy] {
@@ -252,18 +259,19 @@ func (s *site) startRelay(ctx context.Context, used []backendKind) error {
 	return err
 }
 
-// startPlain starts the plain relay before the null backend.
-func (s *site) startPlain(ctx context.Context, self string) error {
+// startPlain starts a plain relay before the null backend.
+func (s *site) startPlain(ctx context.Context, self string, t target) error {
 	addr, err := s.port()
 	if err != nil {
 		return err
 	}
-	c, err := s.run(ctx, "plain relay", addr, self, "plain", "-listen", addr, "-backend", s.endpoints[null][direct].addr)
+	c, err := s.run(ctx, "plain relay", addr, self, "plain", "-listen", addr, "-backend", s.endpoints[null][direct].addr,
+		fmt.Sprintf("-loop=%v", t == looped))
 	if err != nil {
 		return err
 	}
-	s.endpoints[null][plain] = endpoint{addr, password}
-	s.pids[plain] = c.cmd.Process.Pid
+	s.endpoints[null][t] = endpoint{addr, password}
+	s.pids[t] = c.cmd.Process.Pid
 	return nil
 }
 
@@ -371,7 +379,11 @@ func (s *site) startProxy(ctx context.Context, binary string, t target, level st
 	type backend struct{ Name, Addr, Password, Pool string }
 	var all []backend
 	for _, k := range used {
-		all = append(all, backend{k.domain(), s.endpoints[k][direct].addr, password, s.poolSettings})
+		pool := s.poolSettings
+		if pool == "" && (k == null || k == slow) {
+			pool = fmt.Sprintf("max_open = %d\n      max_idle = %[1]d", nullConns)
+		}
+		all = append(all, backend{k.domain(), s.endpoints[k][direct].addr, password, pool})
 		s.endpoints[k][t] = endpoint{addr, password}
 	}
 	name := fmt.Sprintf("%s-%d", level, len(s.children))

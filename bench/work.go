@@ -116,14 +116,14 @@ func mixed(k backendKind, slot int) []op {
 // works are all of them, in the order of the report.
 func works() []work {
 	beside := []target{proxied, direct, haproxy, nginx, ownProxy}
-	all := []target{proxied, quiet, direct, haproxy, nginx, plain, ownProxy}
+	all := []target{proxied, quiet, direct, haproxy, nginx, plain, looped, ownProxy}
 	// Dovecot's own proxy takes one command at a time and starts a process for
 	// each connection: it is left out where it could only be waited for.
 	tcp := []target{proxied, quiet, direct, haproxy, nginx}
 	const connectTitle, keptTitle = "connect, log in, `quota get`, close", "`quota get` on a kept connection"
 	list := []work{
 		{name: "null-connect-64", title: connectTitle, clients: 64, ops: connectEach, targets: tcp},
-		{name: "null-kept-64", title: keptTitle, clients: 64, ops: kept, targets: append(tcp[:len(tcp):len(tcp)], plain)},
+		{name: "null-kept-64", title: keptTitle, clients: 64, ops: kept, targets: append(tcp[:len(tcp):len(tcp)], plain, looped)},
 		{name: "null-kept-1", title: keptTitle, clients: 1, ops: kept, targets: all},
 		{name: "null-pipelined-1", title: fmt.Sprintf("%d times `quota get` sent ahead", batch), clients: 1, ops: pipelined, targets: tcp},
 		{name: "null-pipelined-8", title: fmt.Sprintf("%d times `quota get` sent ahead", batch), clients: 8, ops: pipelined, targets: tcp},

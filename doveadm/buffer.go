@@ -25,8 +25,13 @@ const readSize = 4 << 10
 // so that a large reply or input takes few reads.
 const bulkSize = 128 << 10
 
-func newReadBuffer(src io.Reader) readBuffer {
-	return readBuffer{src: src, buf: make([]byte, readSize)}
+// firstSize is what is enough for a client that logs in and sends a command or
+// two.
+const firstSize = 512
+
+// newReadBuffer returns a buffer that holds size bytes until more come at once.
+func newReadBuffer(src io.Reader, size int) readBuffer {
+	return readBuffer{src: src, buf: make([]byte, size)}
 }
 
 func (b *readBuffer) buffered() []byte { return b.buf[b.r:b.w] }
@@ -41,24 +46,23 @@ func (b *readBuffer) discard(n int) {
 // fill reads once, making room for at least one byte and for size bytes in
 // all. It returns nil if at least one byte was read.
 func (b *readBuffer) fill(size int) error {
+	if b.w == len(b.buf) && b.w < readSize {
+		b.grow(readSize)
+	}
 	if b.r > 0 && (b.w == len(b.buf) || b.r+size > len(b.buf)) {
 		copy(b.buf, b.buf[b.r:b.w])
 		b.w -= b.r
 		b.r = 0
 	}
 	if b.full && b.r == b.w && len(b.buf) < bulkSize {
-		// What was returned before stays as it is.
-		b.buf = make([]byte, min(4*len(b.buf), bulkSize))
-		b.r, b.w = 0, 0
+		b.grow(min(4*len(b.buf), bulkSize))
 	}
 	if size > len(b.buf) || b.w == len(b.buf) {
 		n := 2 * len(b.buf)
 		for n < size {
 			n *= 2
 		}
-		grown := make([]byte, n)
-		copy(grown, b.buf[:b.w])
-		b.buf = grown
+		b.grow(n)
 	}
 	for range 100 {
 		n, err := b.src.Read(b.buf[b.w:])
@@ -74,14 +78,19 @@ func (b *readBuffer) fill(size int) error {
 	return io.ErrNoProgress
 }
 
+// grow makes it one of size bytes. It leaves what was returned before untouched.
+func (b *readBuffer) grow(size int) {
+	grown := make([]byte, size)
+	b.r, b.w = 0, copy(grown, b.buffered())
+	b.buf = grown
+}
+
 // shrink gives memory back that a long line or packet needed. It leaves what
 // was returned before untouched.
 func (b *readBuffer) shrink() {
 	b.full = false
 	if len(b.buf) > readSize && b.w-b.r <= readSize {
-		small := make([]byte, readSize)
-		b.r, b.w = 0, copy(small, b.buffered())
-		b.buf = small
+		b.grow(readSize)
 	}
 }
 

@@ -39,7 +39,7 @@ func TestLine(t *testing.T) {
 				"bytes":      iotest.OneByteReader(strings.NewReader(tc.in)),
 				"with error": iotest.DataErrReader(strings.NewReader(tc.in)),
 			} {
-				b := newReadBuffer(src)
+				b := newReadBuffer(src, readSize)
 				var got []string
 				line, err := b.line(limit)
 				for ; err == nil; line, err = b.line(limit) {
@@ -59,8 +59,37 @@ func TestLine(t *testing.T) {
 	}
 }
 
+// TestFirstBuffer: a client that sends little at a time is read into little, and
+// one that sends more into what all others have, in as few reads.
+func TestFirstBuffer(t *testing.T) {
+	line := strings.Repeat("x", 99) + "\n"
+	few := newReadBuffer(iotest.OneByteReader(strings.NewReader(strings.Repeat(line, 20))), firstSize)
+	src, reads := strings.NewReader(strings.Repeat(line, 20)), 0
+	many := newReadBuffer(readFunc(func(p []byte) (int, error) {
+		reads++
+		return src.Read(p)
+	}), firstSize)
+	for range 20 {
+		for _, b := range []*readBuffer{&few, &many} {
+			if got, err := b.line(MaxLine); err != nil || string(got)+"\n" != line {
+				t.Fatalf("%q, %v", got, err)
+			}
+		}
+	}
+	if len(few.buf) != firstSize {
+		t.Errorf("holds %d bytes for lines of %d", len(few.buf), len(line))
+	}
+	if many.shrink(); len(many.buf) != readSize || reads != 2 {
+		t.Errorf("holds %d bytes after %d reads", len(many.buf), reads)
+	}
+}
+
+type readFunc func(p []byte) (int, error)
+
+func (f readFunc) Read(p []byte) (int, error) { return f(p) }
+
 func TestLineOfTheLargestSizeNeedsNoMore(t *testing.T) {
-	b := newReadBuffer(strings.NewReader(strings.Repeat("x", 3*MaxLine)))
+	b := newReadBuffer(strings.NewReader(strings.Repeat("x", 3*MaxLine)), readSize)
 	if _, err := b.line(MaxLine); err != ErrLineTooLong {
 		t.Fatalf("got %v, want %v", err, ErrLineTooLong)
 	}
@@ -71,7 +100,7 @@ func TestLineOfTheLargestSizeNeedsNoMore(t *testing.T) {
 
 func TestShrink(t *testing.T) {
 	long := strings.Repeat("x", 100_000)
-	b := newReadBuffer(strings.NewReader(long + "\nnext\n" + long + "\n" + long + "\n"))
+	b := newReadBuffer(strings.NewReader(long + "\nnext\n" + long + "\n" + long + "\n"), readSize)
 	line, err := b.line(MaxLine)
 	if err != nil {
 		t.Fatal(err)
@@ -103,7 +132,7 @@ type noProgress struct{}
 func (noProgress) Read([]byte) (int, error) { return 0, nil }
 
 func TestReaderWithoutProgress(t *testing.T) {
-	b := newReadBuffer(noProgress{})
+	b := newReadBuffer(noProgress{}, readSize)
 	if _, err := b.line(100); !errors.Is(err, io.ErrNoProgress) {
 		t.Errorf("got %v, want %v", err, io.ErrNoProgress)
 	}

@@ -103,7 +103,7 @@ type ClientConn struct {
 // connection. It waits for ever unless nc has a deadline. On an error, which is
 // a *HandshakeError, nc is left open.
 func NewClientConn(nc net.Conn, o ClientOptions) (*ClientConn, error) {
-	c := &ClientConn{nc: nc, in: newReadBuffer(nc), ours: min(o.Minor, MaxMinor), onLog: o.OnLog}
+	c := &ClientConn{nc: nc, in: newReadBuffer(nc, readSize), ours: min(o.Minor, MaxMinor), onLog: o.OnLog}
 	if phase, err := c.handshake(o); err != nil {
 		if err == io.EOF {
 			err = io.ErrUnexpectedEOF
@@ -180,7 +180,7 @@ func (c *ClientConn) startTLS(start func(net.Conn) (net.Conn, error)) error {
 	if err != nil {
 		return err
 	}
-	c.nc, c.in = nc, newReadBuffer(nc)
+	c.nc, c.in = nc, newReadBuffer(nc, readSize)
 	return nil
 }
 

@@ -30,7 +30,7 @@ func (c *cutReader) Read(p []byte) (int, error) {
 func readChunks(t *testing.T, framed bool, src io.Reader, size int) ([]Chunk, error) {
 	t.Helper()
 	in := &cutReader{src: src, size: size}
-	b := newReadBuffer(in)
+	b := newReadBuffer(in, readSize)
 	c := chunkReader{framed: framed}
 	var all []Chunk
 	for {
@@ -161,7 +161,7 @@ func TestPacketsTooLargeForOnePiece(t *testing.T) {
 
 func TestNotCleanInsideALargePacket(t *testing.T) {
 	in := AppendPacket(nil, ChannelReply, make([]byte, maxWholePacket+10))
-	b := newReadBuffer(io.MultiReader(bytes.NewReader(in[:frameHeader+maxWholePacket]), bytes.NewReader(in[frameHeader+maxWholePacket:])))
+	b := newReadBuffer(io.MultiReader(bytes.NewReader(in[:frameHeader+maxWholePacket]), bytes.NewReader(in[frameHeader+maxWholePacket:])), readSize)
 	c := chunkReader{framed: true}
 	for _, want := range []int{maxWholePacket, 10} {
 		chunk, err := c.next(&b)
@@ -202,7 +202,7 @@ func TestTimeoutInsideAPacket(t *testing.T) {
 	for i := range whole[:9] {
 		b := newReadBuffer(io.MultiReader(
 			&failingReader{bytes.NewReader(whole[:i]), os.ErrDeadlineExceeded},
-			bytes.NewReader(whole[i:])))
+			bytes.NewReader(whole[i:])), readSize)
 		c := chunkReader{framed: true}
 		chunk, err := c.next(&b)
 		if err == os.ErrDeadlineExceeded {

@@ -49,7 +49,7 @@ func NewServerConn(nc net.Conn, maxLine int) *ServerConn {
 	if maxLine <= 0 {
 		maxLine = MaxLine
 	}
-	return &ServerConn{nc: nc, in: newReadBuffer(nc), maxLine: maxLine}
+	return &ServerConn{nc: nc, in: newReadBuffer(nc, firstSize), maxLine: maxLine}
 }
 
 // Handshake reads the client's VERSION, greets, and reads its login, which
@@ -126,7 +126,7 @@ func (s *ServerConn) startTLS() error {
 	if err != nil {
 		return err
 	}
-	s.nc, s.in, s.started, s.StartTLS = nc, newReadBuffer(nc), true, nil
+	s.nc, s.in, s.started, s.StartTLS = nc, newReadBuffer(nc, firstSize), true, nil
 	return nil
 }
 

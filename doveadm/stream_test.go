@@ -185,7 +185,7 @@ func TestStreamCutAnywhere(t *testing.T) {
 		for _, interruption := range []error{os.ErrDeadlineExceeded, syscall.ECONNRESET} {
 			b := newReadBuffer(io.MultiReader(
 				&failingReader{strings.NewReader(everything[:i]), interruption},
-				strings.NewReader(everything[i:])))
+				strings.NewReader(everything[i:])), readSize)
 			c := chunkReader{framed: true}
 			got := map[byte]string{}
 			read := func() error {
@@ -223,7 +223,7 @@ func TestStreamCleanWithoutData(t *testing.T) {
 		StreamHeader + "\x03\xfe\x07":               false,
 		StreamHeader[:7]:                            false,
 	} {
-		b := newReadBuffer(strings.NewReader(stream))
+		b := newReadBuffer(strings.NewReader(stream), readSize)
 		c := chunkReader{framed: true}
 		if err := b.fill(0); err != nil {
 			t.Fatal(err)

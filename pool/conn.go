@@ -112,4 +112,6 @@ func (p *Pool) noteAnswer() { p.answered.Store(int64(time.Since(p.born))) }
 
 // answeredSince reports whether the backend said something, to any command or
 // dial, after t.
-func (p *Pool) answeredSince(t time.Time) bool { return p.answered.Load() > int64(t.Sub(p.born)) }
+func (p *Pool) answeredSince(t time.Time) bool {
+	return p.answered.Load() > max(0, int64(t.Sub(p.born)))
+}

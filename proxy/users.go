@@ -92,6 +92,7 @@ type UserState struct {
 	Home      string // the shard that the routes say, without an exception
 	HomeRoute string
 	HomeErr   error
+	Answers   []router.Answer // of the routes that were asked, in their order
 	Moved     moves.State
 	MovedErr  error // why Moved is not known
 }
@@ -119,9 +120,36 @@ func (p *Proxy) ShowUser(ctx context.Context, name string) (UserState, error) {
 			}
 		}
 	}
+	s.Answers = snap.table.Explain(ctx, name)
 	d, err := snap.table.Home(ctx, name)
 	s.Home, s.HomeRoute, s.HomeErr = d.Shard, d.Route, err
 	return s, nil
+}
+
+// ErrNoLookups says that no route asks elsewhere, so nothing is kept that could
+// be too old.
+var ErrNoLookups = errors.New("no route of the configuration looks users up elsewhere, so there is no answer to ask for again: maps are read by a reload, or by themselves with watch")
+
+// Refresh drops what this proxy keeps of the answers of lookups about a user, or
+// about all if name is empty. Commands that follow have them asked again.
+func (p *Proxy) Refresh(name string) error {
+	if name != "" {
+		if err := checkUser(name); err != nil {
+			return err
+		}
+	}
+	snap := p.snapshot.Load()
+	if len(snap.table.Lookups()) == 0 {
+		return ErrNoLookups
+	}
+	if name != "" {
+		// A user without a normal form is nobody's, and no route is asked.
+		if name = snap.names.User(name); name == "" {
+			return nil
+		}
+	}
+	snap.table.Forget(name)
+	return nil
 }
 
 // MovedUser is a user with an exception.

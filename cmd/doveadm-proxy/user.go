@@ -25,13 +25,13 @@ func newUser() *cobra.Command {
 stand in the database of the moves block. docs/moving-users.md has more.`,
 		Args: func(_ *cobra.Command, args []string) error {
 			if len(args) > 0 {
-				return &exitError{exitUsage, fmt.Errorf("user: unknown command %q: use move, migrate, forget, show or list", args[0])}
+				return &exitError{exitUsage, fmt.Errorf("user: unknown command %q: use show, refresh, list, move, migrate or forget", args[0])}
 			}
 			return nil
 		},
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	cmd.AddCommand(newUserMove(false), newUserMove(true), newUserForget(), newUserShow(), newUserList())
+	cmd.AddCommand(newUserMove(false), newUserMove(true), newUserForget(), newUserShow(), newUserRefresh(), newUserList())
 	return cmd
 }
 
@@ -140,15 +140,52 @@ func newUserShow() *cobra.Command {
 	}, c.showUser)
 }
 
+func newUserRefresh() *cobra.Command {
+	c := new(control)
+	var all bool
+	cmd := &cobra.Command{
+		Use:   "refresh USER | --all",
+		Short: "Have the lookups asked anew about a user, where a database or directory has changed",
+		Long: `The running daemon forgets what its routes of the kinds sql, ldap and http answered
+about the user, asks them, and prints the same as "user show". With --all it forgets
+what they answered about everybody, and asks about each with the next command. Each
+proxy has its own memory: say it to all of them. The exit codes are those of
+"user show".`,
+		Args: func(_ *cobra.Command, args []string) error {
+			if len(args) > 1 || all == (len(args) == 1) {
+				return &exitError{exitUsage, errors.New("user refresh: say the user, or --all")}
+			}
+			return nil
+		},
+	}
+	cmd.Flags().BoolVar(&all, "all", false, "ask about all users")
+	return c.command(cmd, func(ctx context.Context, to *admin.Client, w io.Writer, args []string) error {
+		if all {
+			return to.RefreshLookups(ctx)
+		}
+		u, err := to.RefreshUser(ctx, args[0])
+		if err != nil {
+			return err
+		}
+		return c.printUser(w, u)
+	})
+}
+
 func (c *control) showUser(ctx context.Context, to *admin.Client, w io.Writer, args []string) error {
 	u, err := to.User(ctx, args[0])
 	if err != nil {
 		return err
 	}
+	return c.printUser(w, u)
+}
+
+// printUser prints u. What it returns is the exit code.
+func (c *control) printUser(w io.Writer, u *admin.User) error {
+	var err error
 	if c.json {
 		err = writeJSON(w, u)
 	} else {
-		err = printUser(w, u)
+		err = userTable(w, u)
 	}
 	switch {
 	case err != nil:
@@ -161,7 +198,7 @@ func (c *control) showUser(ctx context.Context, to *admin.Client, w io.Writer, a
 	return nil
 }
 
-func printUser(w io.Writer, u *admin.User) error {
+func userTable(w io.Writer, u *admin.User) error {
 	t := tabwriter.NewWriter(w, 0, 0, 1, ' ', 0)
 	line := func(name, format string, args ...any) {
 		fmt.Fprintf(t, "%s\t%s\n", name, clean(fmt.Sprintf(format, args...)))
@@ -175,6 +212,13 @@ func printUser(w io.Writer, u *admin.User) error {
 	default:
 		line("shard", "%s, by route %s: %s", u.Shard, u.Route, u.Reason)
 		line("backends", "%s", strings.Join(u.Backends, ", "))
+	}
+	for _, a := range u.Asked {
+		said := a.Reason
+		if a.Error != "" {
+			said = a.Error
+		}
+		line("asked", "%s: %s", a.Route, said)
 	}
 	if e := u.Moved; e != nil {
 		line("exception", "%s since %s (%s), before %s", e.Shard, e.Since.Local().Format(time.DateTime), age(e.Since), e.From)

@@ -66,13 +66,15 @@ var speeches = map[string]speech{
 	"POST /v1/shards/{name}/state":       {takes: stateRequest{}, answers: Backends{}},
 	"POST /v1/sessions/{session}/kill":   {answers: Done{}},
 	"POST /v1/sessions/{session}/commands/{number}/kill": {answers: Done{}},
-	"POST /v1/pause":               {takes: PauseRequest{}, answers: Done{}},
-	"POST /v1/unpause":             {takes: Scope{}, answers: Done{}},
-	"GET /v1/users":                {answers: MovedUser{}},
-	"GET /v1/users/{user}":         {answers: User{}},
-	"POST /v1/users/{user}/move":   {takes: MoveRequest{}, answers: MoveStep{}},
-	"POST /v1/users/{user}/forget": {takes: MoveRequest{}, answers: MoveStep{}},
-	"POST /v1/reload":              {answers: ReloadResult{}},
+	"POST /v1/pause":                {takes: PauseRequest{}, answers: Done{}},
+	"POST /v1/unpause":              {takes: Scope{}, answers: Done{}},
+	"GET /v1/users":                 {answers: MovedUser{}},
+	"GET /v1/users/{user}":          {answers: User{}},
+	"POST /v1/users/{user}/refresh": {answers: User{}},
+	"POST /v1/lookups/refresh":      {},
+	"POST /v1/users/{user}/move":    {takes: MoveRequest{}, answers: MoveStep{}},
+	"POST /v1/users/{user}/forget":  {takes: MoveRequest{}, answers: MoveStep{}},
+	"POST /v1/reload":               {answers: ReloadResult{}},
 }
 
 // TestAPIDocument: docs/admin-api.md says what the verbs and their types are.

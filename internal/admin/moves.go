@@ -16,6 +16,8 @@ func moveVerbs() []verb {
 	return []verb{
 		{"GET /v1/users", Viewer, "The users who were moved, one JSON object a line.", (*Server).movedUsers},
 		{"GET /v1/users/{user}", Viewer, "Where a user is, and why.", (*Server).showUser},
+		{"POST /v1/users/{user}/refresh", Operator, "Has the lookups asked anew about a user, and answers where the user is then.", (*Server).refreshUser},
+		{"POST /v1/lookups/refresh", Operator, "Has the lookups asked anew about all users.", (*Server).refreshAll},
 		{"POST /v1/users/{user}/move", Operator, "Moves a user to another shard, with a JSON object a line for each step.", (*Server).moveUser},
 		{"POST /v1/users/{user}/forget", Operator, "Moves a user back to where the routes say, likewise.", (*Server).forgetUser},
 	}
@@ -39,10 +41,19 @@ type User struct {
 	Backends []string   `json:"backends,omitempty"` // in the order in which they are asked
 	Home     string     `json:"home,omitempty"`     // the shard without an exception
 	HomeBy   string     `json:"home_route,omitempty"`
+	Asked    []Asked    `json:"asked,omitempty"`
 	Moved    *MovedUser `json:"exception,omitempty"`
 	Move     *Underway  `json:"move,omitempty"`
 	Running  int        `json:"running"` // commands on this proxy
 	Waiting  int        `json:"waiting"` // likewise, for the end of a move
+}
+
+// Asked is what a route answered about a user; the last one asked decides.
+type Asked struct {
+	Route  string `json:"route"`
+	Shard  string `json:"shard,omitempty"` // or the address of a server; empty: the next route is asked
+	Reason string `json:"reason,omitempty"`
+	Error  string `json:"error,omitempty"` // it could not find out
 }
 
 // Underway is a move that is being made.
@@ -111,6 +122,13 @@ func (s *Server) showUser(w http.ResponseWriter, r *http.Request) {
 	case st.MovedErr != nil:
 		u.Error = "the database of moved users cannot be asked: " + st.MovedErr.Error()
 	}
+	for _, a := range st.Answers {
+		asked := Asked{Route: a.Route, Shard: a.Shard, Reason: a.Reason}
+		if a.Err != nil {
+			asked.Error = a.Err.Error()
+		}
+		u.Asked = append(u.Asked, asked)
+	}
 	if e := st.Moved.Exception; e.Shard != "" {
 		u.Moved = &MovedUser{st.User, e.Shard, e.From, e.Since}
 	}
@@ -118,6 +136,33 @@ func (s *Server) showUser(w http.ResponseWriter, r *http.Request) {
 		u.Move = &Underway{m.ID, m.To, m.By, m.Phase, m.Since}
 	}
 	answer(w, http.StatusOK, u)
+}
+
+func (s *Server) refreshUser(w http.ResponseWriter, r *http.Request) {
+	if s.refresh(w, r, r.PathValue("user")) {
+		s.showUser(w, r)
+	}
+}
+
+func (s *Server) refreshAll(w http.ResponseWriter, r *http.Request) {
+	if s.refresh(w, r, "") {
+		answer(w, http.StatusOK, struct{}{})
+	}
+}
+
+// refresh reports whether it is done; else it has answered.
+func (s *Server) refresh(w http.ResponseWriter, r *http.Request, user string) bool {
+	err := s.proxy.Refresh(user)
+	switch {
+	case err == nil:
+		s.log.Info("an operator has lookups asked anew", "caller", callerOf(r.Context()).who(), "user", user)
+		return true
+	case errors.Is(err, proxy.ErrNoLookups):
+		fail(w, http.StatusConflict, err)
+	default:
+		fail(w, http.StatusBadRequest, err)
+	}
+	return false
 }
 
 func (s *Server) moveUser(w http.ResponseWriter, r *http.Request) {

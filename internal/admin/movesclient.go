@@ -16,6 +16,18 @@ func (c *Client) User(ctx context.Context, user string) (*User, error) {
 	return call[User](ctx, c, http.MethodGet, "/v1/users/"+url.PathEscape(user), nil)
 }
 
+// RefreshUser has the lookups asked anew about a user, and returns where the user
+// is then.
+func (c *Client) RefreshUser(ctx context.Context, user string) (*User, error) {
+	return call[User](ctx, c, http.MethodPost, "/v1/users/"+url.PathEscape(user)+"/refresh", nil)
+}
+
+// RefreshLookups has the lookups asked anew about all users.
+func (c *Client) RefreshLookups(ctx context.Context) error {
+	_, err := call[struct{}](ctx, c, http.MethodPost, "/v1/lookups/refresh", nil)
+	return err
+}
+
 // MovedUsers calls each for every user who was moved.
 func (c *Client) MovedUsers(ctx context.Context, each func(MovedUser) error) error {
 	return eachLine(ctx, c, http.MethodGet, "/v1/users", nil, each)

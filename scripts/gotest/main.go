@@ -77,6 +77,7 @@ type event struct {
 	Package string
 	Test    string // empty: about the package
 	Output  string
+	Elapsed float64 // seconds, at the end of a test or package
 }
 
 // results are a package's tests as they come in.
@@ -84,7 +85,12 @@ type results struct {
 	order  []string // tests, in the order of their start
 	output map[string]*bytes.Buffer
 	passed map[string]bool
+	slow   []string // lines about tests that took long
 }
+
+// slowTest is how many seconds a test, with those in it, may take without being
+// mentioned. Those that run beside each other have the time of all of them.
+const slowTest = 30
 
 // report prints of the events of go test -json what go test prints without -v:
 // the closing line of each package, and all that a failed test said. It
@@ -117,6 +123,9 @@ func report(events io.Reader, w io.Writer) (skipped, crashed []string, failed bo
 				continue
 			}
 			p.passed[e.Test] = true
+			if e.Elapsed >= slowTest {
+				p.slow = append(p.slow, fmt.Sprintf("\t%.0fs\t%s\n", e.Elapsed, e.Test))
+			}
 			if e.Action == "skip" {
 				reason := strings.Join(strings.Fields(p.output[e.Test].String()), " ")
 				skipped = append(skipped, e.Package+" "+reason)
@@ -159,7 +168,8 @@ func (r *results) add(test, output string) {
 	r.output[test].WriteString(output)
 }
 
-// printClosing prints the last line of a package, "ok" or "no test files".
+// printClosing prints the last line of a package, "ok" or "no test files", and
+// which of its tests took long.
 func (r *results) printClosing(w io.Writer) {
 	if r.output[""] == nil {
 		return
@@ -168,6 +178,9 @@ func (r *results) printClosing(w io.Writer) {
 		if strings.HasPrefix(line, "ok ") || strings.HasPrefix(line, "? ") {
 			io.WriteString(w, line)
 		}
+	}
+	for _, line := range r.slow {
+		io.WriteString(w, line)
 	}
 }
 

@@ -5,6 +5,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -69,6 +70,22 @@ func TestRun(t *testing.T) {
 				t.Errorf("exit code %d, want %d; stderr %q; stdout (-want +got):\n%s", code, tt.code, stderr.String(), diff)
 			}
 		})
+	}
+}
+
+func TestSlow(t *testing.T) {
+	events := `{"Action":"pass","Package":"p","Test":"TestQuick","Elapsed":29.9}
+{"Action":"pass","Package":"p","Test":"TestLong/part","Elapsed":31}
+{"Action":"pass","Package":"p","Test":"TestLong","Elapsed":100.4}
+{"Action":"output","Package":"p","Output":"ok  \tp\t101s\n"}
+{"Action":"pass","Package":"p","Elapsed":101}
+`
+	var out bytes.Buffer
+	if _, _, _, err := report(strings.NewReader(events), &out); err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff("ok  \tp\t101s\n\t31s\tTestLong/part\n\t100s\tTestLong\n", out.String()); diff != "" {
+		t.Errorf("-want +got:\n%s", diff)
 	}
 }
 
