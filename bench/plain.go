@@ -18,7 +18,6 @@ import (
 // understands none of what it passes on, and can do "quota get" at the null
 // backend only, one at a time on each connection.
 
-
 // runPlain is the program's mode "plain". It returns only with an error.
 func runPlain(args []string) error {
 	flags := flag.NewFlagSet("plain", flag.ContinueOnError)
