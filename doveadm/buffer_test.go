@@ -100,7 +100,7 @@ func TestLineOfTheLargestSizeNeedsNoMore(t *testing.T) {
 
 func TestShrink(t *testing.T) {
 	long := strings.Repeat("x", 100_000)
-	b := newReadBuffer(strings.NewReader(long + "\nnext\n" + long + "\n" + long + "\n"), readSize)
+	b := newReadBuffer(strings.NewReader(long+"\nnext\n"+long+"\n"+long+"\n"), readSize)
 	line, err := b.line(MaxLine)
 	if err != nil {
 		t.Fatal(err)
