@@ -41,8 +41,8 @@ demo: deps-2.3 build ## three real Dovecots behind the proxy, shown command by c
 # Two at a time: some of them watch what becomes of commands on real servers,
 # and a machine that is too busy for those fails tests that are right. What is to
 # be compiled is compiled before.
-test: deps lint ## everything: checks, fuzz targets for a few seconds each, all tests with the race detector
-	scripts/fuzz 2s
+test: deps lint ## everything: checks, fuzz targets for a second each, all tests with the race detector
+	scripts/fuzz 1s
 	go build -buildvcs=false -o bin/gotest ./scripts/gotest
 	$(RACE) go build -race ./...
 	$(RACE) bin/gotest -race -shuffle=on -vet=off -p=2 -timeout=30m ./...
@@ -107,7 +107,7 @@ crowd: ## memory of CROWD (20000) idle sessions, what 200,000 silent connections
 
 compat: deps build ## every command directly and through the proxy, compared; fills the tables of the documents; COMPAT are its options
 	go run ./internal/compat -proxy $(BINARY) $(COMPAT)
-	$(RACE) go test -count=1 -timeout=30m ./internal/acceptance -run 'TestSameBytes|TestSaveGigabyte' -args -whole
+	$(RACE) go test -count=1 -timeout=30m ./internal/acceptance -run 'TestSameBytes|TestSaveGigabyte|TestConnectPerCommand' -args -whole
 
 chaos: deps build ## ten minutes of faults of every kind under load, and a ledger of every command; CHAOS are its options
 	go build -buildvcs=false -o bin/chaos ./internal/chaos

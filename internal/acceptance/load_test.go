@@ -17,7 +17,11 @@ import (
 // backend connections than max_open, and none of their commands fails.
 func TestConnectPerCommand(t *testing.T) {
 	t.Parallel()
-	const commands, clients, maxOpen = 10_000, 32, 4
+	const clients, maxOpen = 32, 4
+	commands := int64(2000)
+	if *whole {
+		commands = 10_000
+	}
 	c := startCluster(t, 3, 10, dovecot.Options{})
 	p := startProxy(t, racy, func(addr string) string {
 		return c.config(addr, fmt.Sprintf("pool {\n max_open = %d\n}", maxOpen), "")

@@ -191,6 +191,7 @@ func TestMigration(t *testing.T) {
 					which = 1
 				}
 				sent[which].Store(name, true)
+				time.Sleep(200 * time.Millisecond) // the machine has other work
 			}
 		})
 	}

@@ -3,7 +3,6 @@ package acceptance
 import (
 	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"os/exec"
@@ -96,11 +95,15 @@ func (c *couple) control(args ...string) string {
 	return string(out)
 }
 
-// member returns a backend as "backends --json" shows it.
+// member returns a backend as the admin endpoint shows it.
 func (c *couple) member(name string) admin.Backend {
 	c.t.Helper()
-	var all admin.Backends
-	if err := json.Unmarshal([]byte(c.control("backends", "--json")), &all); err != nil {
+	client, err := admin.NewClient("unix:" + filepath.Join(c.dir, "admin.sock"))
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	all, err := client.Backends(c.t.Context())
+	if err != nil {
 		c.t.Fatal(err)
 	}
 	for _, b := range all.Backends {
@@ -172,7 +175,7 @@ func (l *load) client(c *couple, i int) error {
 		select {
 		case <-l.stop:
 			return nil
-		default:
+		case <-time.After(10 * time.Millisecond): // the backends have health checks, too
 		}
 		var err error
 		if n%3 == 0 {
