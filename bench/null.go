@@ -120,7 +120,7 @@ func runNull(args []string) error {
 		if err != nil {
 			return err
 		}
-		fd, err := listen(addr)
+		fd, err := listen(addr, false)
 		if err != nil {
 			return fmt.Errorf("listen on %s: %w", address, err)
 		}
@@ -138,14 +138,20 @@ func runNull(args []string) error {
 	return b.serve()
 }
 
-// listen opens a listening socket that never blocks.
-func listen(addr *net.TCPAddr) (int, error) {
+// listen opens a listening socket that never blocks. If it is shared, others of
+// the same user may listen there, too, and the kernel spreads the clients.
+func listen(addr *net.TCPAddr, shared bool) (int, error) {
 	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return 0, err
 	}
 	sa := &unix.SockaddrInet4{Port: addr.Port, Addr: [4]byte(addr.IP.To4())}
+	reusePort := 0
+	if shared {
+		reusePort = 1
+	}
 	return fd, errors.Join(
+		unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEPORT, reusePort),
 		unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEADDR, 1),
 		unix.Bind(fd, sa),
 		unix.Listen(fd, 4096))

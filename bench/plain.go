@@ -23,12 +23,12 @@ func runPlain(args []string) error {
 	flags := flag.NewFlagSet("plain", flag.ContinueOnError)
 	address := flags.String("listen", "127.0.0.1:0", "`address`")
 	backend := flags.String("backend", "", "`address` of the null backend")
-	loop := flags.Bool("loop", false, "wait for all sockets in one thread instead of a goroutine for each")
+	loop := flags.Bool("loop", false, "wait for sockets in a thread for each processor instead of a goroutine for each client")
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
 	if *loop {
-		return runPlainLoop(*address, *backend)
+		return runPlainLoops(*address, *backend)
 	}
 	conns := make(chan *plainConn, nullConns)
 	for range nullConns {

@@ -13,9 +13,10 @@ import (
 	"github.com/doveadm-proxy/doveadm-proxy/doveadm"
 )
 
-// plainLoop is the plain relay without goroutines: one thread that waits for all
-// sockets by epoll. It tells how much of what the plain relay costs is Go's way to
-// wait for sockets, and so how fast a proxy in Go could be that had another.
+// plainLoop is the plain relay without goroutines: a thread for each processor,
+// as HAProxy has, that waits for its share of the sockets by epoll. It tells how
+// much of what the plain relay costs is Go's way to wait for sockets, and so how
+// fast a proxy in Go could be that had another.
 type plainLoop struct {
 	poll    *poller
 	socks   []*plainSock // by descriptor
@@ -33,18 +34,33 @@ type plainSock struct {
 	n      int
 }
 
-// runPlainLoop serves clients of address. It returns only with an error.
-func runPlainLoop(address, backend string) error {
-	runtime.LockOSThread()
+// runPlainLoops serves clients of address. It returns only with an error.
+func runPlainLoops(address, backend string) error {
 	addr, err := net.ResolveTCPAddr("tcp4", address)
 	if err != nil {
 		return err
 	}
-	l := &plainLoop{}
-	if l.poll, err = newPoller(); err != nil {
+	failed := make(chan error)
+	loops := runtime.NumCPU()
+	for range loops {
+		go func() { failed <- runPlainLoop(addr, backend, nullConns/loops) }()
+	}
+	go func() {
+		io.Copy(io.Discard, os.Stdin)
+		os.Exit(0)
+	}()
+	return <-failed
+}
+
+// runPlainLoop serves some of the clients of addr over so many connections.
+func runPlainLoop(addr *net.TCPAddr, backend string, conns int) error {
+	runtime.LockOSThread()
+	poll, err := newPoller()
+	if err != nil {
 		return err
 	}
-	for range nullConns {
+	l := &plainLoop{poll: poll}
+	for range conns {
 		c, err := dialPlain(backend)
 		if err != nil {
 			return err
@@ -64,17 +80,13 @@ func runPlainLoop(address, backend string) error {
 		}
 		l.idle = append(l.idle, s)
 	}
-	listener, err := listen(addr)
+	listener, err := listen(addr, true)
 	if err != nil {
 		return err
 	}
 	if err := l.poll.add(listener, listener, unix.EPOLLIN); err != nil {
 		return err
 	}
-	go func() {
-		io.Copy(io.Discard, os.Stdin)
-		os.Exit(0)
-	}()
 	greeting := fmt.Appendf(nil, "VERSION\tdoveadm-client\t1\t%d\n-\n", doveadm.MinorExtraFields)
 	for {
 		events, err := l.poll.wait(-1)

@@ -41,7 +41,7 @@ func nameServer(t *testing.T, options ...string) (r *net.Resolver, stop func()) 
 		var d net.Dialer
 		return d.DialContext(ctx, network, "127.0.0.1:"+port)
 	}}
-	for end := time.Now().Add(10 * time.Second); ; time.Sleep(20 * time.Millisecond) {
+	for end := time.Now().Add(30 * time.Second); ; time.Sleep(20 * time.Millisecond) {
 		if _, err := r.LookupNetIP(t.Context(), "ip", "ready.test"); err == nil {
 			return r, stop
 		} else if time.Now().After(end) {

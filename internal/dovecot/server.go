@@ -30,10 +30,10 @@ import (
 // Both normally need a tenth of a second; the rest is for machines that are
 // busy with something else.
 const (
-	startTimeout  = 20 * time.Second
-	reloadTimeout = 10 * time.Second
-	stopTimeout   = 10 * time.Second
-	killTimeout   = 10 * time.Second
+	startTimeout  = 60 * time.Second
+	reloadTimeout = 30 * time.Second
+	stopTimeout   = 30 * time.Second
+	killTimeout   = 30 * time.Second
 )
 
 // Options say what an instance is like. The zero value is an instance without

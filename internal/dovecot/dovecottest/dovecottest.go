@@ -13,7 +13,7 @@ import (
 
 // commandTimeout is far more than a command takes, and far less than a test
 // may: a command that hangs is named in the failure.
-const commandTimeout = time.Minute
+const commandTimeout = 3 * time.Minute
 
 // Start starts an instance that ends with the test. If the test fails, the
 // instance's log is part of its output.
