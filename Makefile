@@ -68,7 +68,7 @@ format: ## format all Go files
 fuzz: ## each fuzz target for FUZZTIME (1m)
 	scripts/fuzz $(FUZZTIME)
 
-bench: deps build ## the proxy beside direct connections, HAProxy, nginx and Dovecot's own proxy, in two minutes (BENCH are its options)
+bench: deps build ## the proxy beside direct connections, HAProxy, nginx and Dovecot's own proxy, in two and a half minutes (BENCH are its options)
 	cd bench && go build -buildvcs=false -o ../bin/bench .
 	bin/bench -proxy $(BINARY) $(BENCH)
 

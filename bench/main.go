@@ -99,7 +99,7 @@ func parse(args []string) (options, error) {
 	if *only != "" {
 		o.command += fmt.Sprintf(" BENCH='-only %s'", *only)
 	}
-	rounds, duration := 3, 600*time.Millisecond
+	rounds, duration := 3, 400*time.Millisecond
 	if *long {
 		rounds, duration = 5, 2*time.Second
 	}

@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -192,6 +193,29 @@ func TestReport(t *testing.T) {
 		if !strings.Contains(got, want) {
 			t.Errorf("the report lacks %q:\n%s", want, got)
 		}
+	}
+	if strings.Contains(got, "log level warn") {
+		t.Errorf("the report has what was not measured:\n%s", got)
+	}
+}
+
+// The short form leaves out what explains the figures of others; by name
+// everything is measured.
+func TestChosen(t *testing.T) {
+	has := func(short bool, only string, what target) bool {
+		list, err := chosen(short, only)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return slices.ContainsFunc(list, func(w work) bool { return slices.Contains(w.targets, what) })
+	}
+	for _, what := range []target{quiet, looped} {
+		if has(true, "", what) || !has(false, "", what) || !has(true, "null-kept-64", what) {
+			t.Errorf("%s: short %v, long %v, by name %v", what, has(true, "", what), has(false, "", what), has(true, "null-kept-64", what))
+		}
+	}
+	if !has(true, "", plain) || !has(true, "", proxied) {
+		t.Error("the short form lacks what it is about")
 	}
 }
 

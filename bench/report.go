@@ -276,7 +276,7 @@ func (r *report) goals() []goal {
 		}
 		what := fmt.Sprintf("null backend, kept connections, %d clients: ", row.clients)
 		for _, t := range []target{proxied, quiet} {
-			if n := row.counts[t].calls; n >= 0 {
+			if n := row.counts[t].calls; n >= 0 && slices.Contains(row.targets, t) {
 				add(goal{what: what + "system calls a command, " + t.String(), value: 4, most: true, decimals: 2, got: numbers{n}})
 			}
 		}
