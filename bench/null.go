@@ -138,6 +138,24 @@ func runNull(args []string) error {
 	return b.serve()
 }
 
+// accept accepts a connection, or returns errAgain if there is none. As in Dovecot,
+// each reply is one write, which is not to wait.
+func accept(listener int) (fd int, err error) {
+	for {
+		fd, _, err := unix.Accept4(listener, unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC)
+		switch err {
+		case nil:
+			unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_NODELAY, 1)
+			return fd, nil
+		case unix.EAGAIN:
+			return -1, errAgain
+		case unix.ECONNABORTED, unix.EINTR:
+		default:
+			return -1, fmt.Errorf("accept: %w", err)
+		}
+	}
+}
+
 // listen opens a listening socket that never blocks. If it is shared, others of
 // the same user may listen there, too, and the kernel spreads the clients.
 func listen(addr *net.TCPAddr, shared bool) (int, error) {
@@ -187,17 +205,13 @@ func (b *nullBackend) serve() error {
 
 func (b *nullBackend) accept(listener int) error {
 	for {
-		fd, _, err := unix.Accept4(listener, unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC)
-		switch {
-		case err == unix.EAGAIN:
+		fd, err := accept(listener)
+		if err == errAgain {
 			return nil
-		case err == unix.ECONNABORTED, err == unix.EINTR:
-			continue
-		case err != nil:
-			return fmt.Errorf("accept: %w", err)
 		}
-		// As Dovecot does: each reply is one write, which is not to wait.
-		unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_NODELAY, 1)
+		if err != nil {
+			return err
+		}
 		for len(b.conns) <= fd {
 			b.conns = append(b.conns, nil)
 		}

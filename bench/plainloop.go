@@ -70,6 +70,7 @@ func runPlainLoop(addr *net.TCPAddr, backend string, conns int) error {
 			return err
 		}
 		defer file.Close()
+		c.nc.Close() // Go's poller would be told of each reply, too
 		fd := int(file.Fd())
 		if err := unix.SetNonblock(fd, true); err != nil {
 			return err
@@ -119,14 +120,13 @@ func (l *plainLoop) add(fd int) (*plainSock, error) {
 }
 
 func (l *plainLoop) accept(listener int) error {
-	fd, _, err := unix.Accept4(listener, unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC)
-	if err == unix.EAGAIN {
+	fd, err := accept(listener)
+	if err == errAgain {
 		return nil
 	}
 	if err != nil {
 		return err
 	}
-	unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_NODELAY, 1)
 	s, err := l.add(fd)
 	if err != nil {
 		return err
@@ -185,20 +185,18 @@ func (l *plainLoop) reply(c *plainSock) error {
 	if !bytes.HasSuffix(c.buf[:c.n], []byte("\n+\n")) {
 		return nil
 	}
-	s := c.peer
+	s, reply := c.peer, c.buf[:c.n]
 	c.peer = nil
-	// The next one first, so that the backend works meanwhile.
 	if len(l.waiting) > 0 {
+		// The next one first, so that the backend works meanwhile.
 		next := l.waiting[0]
 		l.waiting = append(l.waiting[:0], l.waiting[1:]...)
-		reply := c.buf[:c.n]
 		if err := l.send(c, next); err != nil {
 			return err
 		}
-		_, err = write(s.fd, reply)
-		return err
+	} else {
+		l.idle = append(l.idle, c)
 	}
-	l.idle = append(l.idle, c)
-	_, err = write(s.fd, c.buf[:c.n])
+	_, err = write(s.fd, reply)
 	return err
 }
