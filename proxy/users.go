@@ -109,8 +109,9 @@ func (p *Proxy) ShowUser(ctx context.Context, name string) (UserState, error) {
 			s.Moved, s.MovedErr = p.moves.State(ctx, s.User)
 		}
 	}
+	var d router.Decision
 	if s.Err == nil {
-		var d router.Decision
+		s.Answers = snap.table.Explain(ctx, name)
 		if d, s.Err = snap.table.Route(ctx, name); s.Err == nil {
 			s.Shard, s.Route, s.Reason = d.Shard, d.Route, d.Reason
 			if shard := snap.shards[d.Shard]; shard != nil {
@@ -120,9 +121,10 @@ func (p *Proxy) ShowUser(ctx context.Context, name string) (UserState, error) {
 			}
 		}
 	}
-	s.Answers = snap.table.Explain(ctx, name)
-	d, err := snap.table.Home(ctx, name)
-	s.Home, s.HomeRoute, s.HomeErr = d.Shard, d.Route, err
+	if s.Err != nil || d.Route == router.ExceptionsRoute {
+		d, s.HomeErr = snap.table.Home(ctx, name)
+	}
+	s.Home, s.HomeRoute = d.Shard, d.Route
 	return s, nil
 }
 
