@@ -55,7 +55,7 @@ func (b *readBuffer) fill(size int) error {
 		b.r = 0
 	}
 	if b.full && b.r == b.w && len(b.buf) < bulkSize {
-		b.grow(min(4*len(b.buf), bulkSize))
+		b.grow(min(max(4*len(b.buf), readSize), bulkSize))
 	}
 	if size > len(b.buf) || b.w == len(b.buf) {
 		n := 2 * len(b.buf)
