@@ -28,7 +28,7 @@ type live struct {
 	conn    *pool.Conn // that runs the command
 	killed  *killed    // an operator ended the command; nil: none did
 
-	waits context.Context // made when somebody waits on it
+	waits context.Context // made when somebody waits on it, and kept: who has it may ask late
 	stop  context.CancelCauseFunc
 	halt  chan struct{} // likewise, see queues
 }
@@ -71,7 +71,7 @@ func (s *session) unlist(t *task) {
 		l.next.live.prev = l.prev
 	}
 	t.waited()
-	t.live = live{number: l.number}
+	t.live = live{number: l.number, waits: l.waits}
 }
 
 // hold remembers the connection that runs a task, so that cut and kill reach

@@ -45,7 +45,8 @@ type session struct {
 	tried    time.Time // when a login came
 	counted  bool      // among the sessions of the client
 	out      []byte    // used again by each task that runs alone
-	alone    task      // likewise
+	alone    *task     // likewise; it runs alone
+	first    task      // what alone is to begin with
 
 	pipeline pipeline
 	tasks    sync.WaitGroup // those that run beside each other
@@ -60,9 +61,6 @@ type session struct {
 	writing sync.Mutex
 	partial bool // what is written next goes on with a packet
 	sender  sender
-
-	login    context.Context // see untilLate
-	loginEnd context.CancelFunc
 
 	// nc is what the session speaks on: the socket, or TLS on it. It changes in
 	// the handshake only, where mu guards it against endWhenIdle.
@@ -85,6 +83,8 @@ type session struct {
 
 	over      context.Context // see context
 	end       context.CancelCauseFunc
+	login     context.Context // see untilLate
+	loginEnd  context.CancelFunc
 	spareHalt chan struct{} // see queues
 }
 
@@ -331,8 +331,7 @@ func (s *session) failed(kind, what, reason string) {
 // is what the garbage collector makes of one whose calls fit in a quarter of it.
 func (s *session) serveCommands() {
 	for s.mayRead() {
-		t := &s.alone
-		t.renew(s)
+		t := s.nextTask()
 		err := s.wire.ReadCommand(&t.cmd)
 		if errors.Is(err, os.ErrDeadlineExceeded) && s.running.Load() > 0 {
 			// Who waits for replies is not idle. What has been read of a
@@ -354,12 +353,23 @@ func (s *session) serveCommands() {
 	s.linger()
 }
 
-// renew makes t the task of the next command.
+// nextTask returns the task of the next command.
 //
 //go:noinline
-func (t *task) renew(s *session) {
+func (s *session) nextTask() *task {
+	t := s.alone
+	switch {
+	case t == nil:
+		t = &s.first
+	case t.live.waits != nil:
+		// Who was given it may ask it for a while yet: a timer that ended just
+		// now, or a library.
+		t = &task{cmd: t.cmd}
+	}
 	*t = task{session: s, cmd: t.cmd}
 	t.out.task = t
+	s.alone = t
+	return t
 }
 
 // carryOut handles the command of t. It returns false if the session cannot go

@@ -43,22 +43,27 @@ func (c untilLate) Err() error                  { return c.made().Err() }
 func (c untilLate) Value(key any) any           { return c.made().Value(key) }
 
 func (c untilLate) made() context.Context {
-	if c.login == nil { // only the session's goroutine logs in
-		c.login, c.loginEnd = context.WithDeadline(c.context(), c.loginBy)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.login == nil {
+		c.login, c.loginEnd = context.WithDeadline(c.madeContext(), c.loginBy)
 	}
 	return c.login
 }
 
-// endLogin ends the context of the login.
+// endLogin ends the context of the login. It stays: who has it may ask it late.
 func (s *session) endLogin() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	if s.login != nil {
 		s.loginEnd()
-		s.login, s.loginEnd = nil, nil
 	}
 }
 
-// waits is the context for what a task waits for: it ends with the session, and
-// when an operator ends the command. The one that waits is the task itself.
+// waits is the context for what a task waits for: it ends with the task, with
+// the session, and when an operator ends the command. The one that waits is the
+// task itself, but a context that is derived from it is asked by its timer, too,
+// and after the end (see nextTask).
 type waits struct{ task *task }
 
 func (w waits) Deadline() (time.Time, bool) { return time.Time{}, false }
