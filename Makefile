@@ -24,9 +24,10 @@ TOOL = go tool -modfile=tools/go.mod
 
 # Everything is compiled in one way, but for what runs under the race detector,
 # which needs C: that a dependency takes a minute to compile is felt twice only.
+# Left alone, each program that ran under it sleeps for a second before it ends.
 export CGO_ENABLED = 0
 export GOFLAGS = -trimpath
-RACE = CGO_ENABLED=1 GOFLAGS=
+RACE = CGO_ENABLED=1 GOFLAGS= GORACE=atexit_sleep_ms=0
 
 .NOTPARALLEL:
 .PHONY: help demo test deps deps-2.3 lint format fuzz bench bench-long bench-age bench-concurrency bench-profile bench-scale bench-diff chaos compat crowd build install packages clean
@@ -42,7 +43,7 @@ demo: deps-2.3 build ## three real Dovecots behind the proxy, shown command by c
 # and a machine that is too busy for those fails tests that are right. What is to
 # be compiled is compiled before.
 test: deps lint ## everything: checks, fuzz targets for a few seconds each, all tests with the race detector
-	scripts/fuzz 2s
+	scripts/fuzz 1s
 	go build -buildvcs=false -o bin/gotest ./scripts/gotest
 	$(RACE) go build -race ./...
 	$(RACE) bin/gotest -race -shuffle=on -vet=off -p=2 -timeout=30m ./...

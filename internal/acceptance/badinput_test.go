@@ -1,7 +1,6 @@
 package acceptance
 
 import (
-	"bytes"
 	"crypto/tls"
 	"encoding/base64"
 	"errors"
@@ -142,8 +141,8 @@ func logPacket(text string) string {
 func waitLine(t *testing.T, p *proxyProcess, peer, text string) {
 	t.Helper()
 	for deadline := time.Now().Add(10 * time.Second); time.Now().Before(deadline); time.Sleep(10 * time.Millisecond) {
-		for line := range bytes.Lines([]byte(p.Log())) {
-			if bytes.Contains(line, []byte(peer)) && bytes.Contains(line, []byte(text)) {
+		for line := range strings.Lines(p.Log()) {
+			if strings.Contains(line, peer) && strings.Contains(line, text) {
 				return
 			}
 		}

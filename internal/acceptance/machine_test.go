@@ -28,14 +28,15 @@ type machine struct {
 // machineScript makes the machine of name spaces that have been made for it.
 // What changes is in memory. Of the units that this machine would start at boot
 // nothing is there, nor of its caches: the folder of the tests' Dovecot 2.4 is in
-// the one that a purge of the package removes.
+// the one that a purge of the package removes. No index of all manual pages is
+// made for ours.
 const machineScript = `set -e
 mount --make-rprivate /
 mount -t tmpfs -o size=1g tmpfs /media
 mkdir /media/upper /media/work /media/root
 mount -t overlay -o lowerdir=/,upperdir=/media/upper,workdir=/media/work overlay /media/root
 cd /media/root
-rm -rf etc/systemd/system etc/doveadm-proxy usr/bin/doveadm-proxy usr/sbin/policy-rc.d
+rm -rf etc/systemd/system etc/doveadm-proxy usr/bin/doveadm-proxy usr/sbin/policy-rc.d var/lib/man-db/auto-update
 mkdir -p etc/systemd/system mnt
 mount --bind "$1" mnt
 mount -t proc proc proc

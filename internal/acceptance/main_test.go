@@ -30,7 +30,7 @@ func TestMain(m *testing.M) {
 
 // whole: what "make compat" adds. The everyday run does a part of it, in the same
 // way.
-var whole = flag.Bool("whole", false, "compare the output of 150 users and not of 15, save a gigabyte and not a quarter, connect for 10,000 commands and not for 2,000")
+var whole = flag.Bool("whole", false, "compare the output of 150 users and not of 6, save a gigabyte and not a quarter, connect for 10,000 commands and not for 2,000")
 
 // The binary is built twice: most tests run it with the race detector, those
 // that look at memory without.

@@ -3,6 +3,7 @@ package acceptance
 import (
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"net"
 	"strings"
 	"sync"
@@ -12,6 +13,12 @@ import (
 	"github.com/doveadm-proxy/doveadm-proxy/internal/dovecot/dovecottest"
 )
 
+// otherHost is an address of this machine that no other test uses: what listens at
+// it has its ports for itself.
+func otherHost() string {
+	return fmt.Sprintf("127.%d.%d.%d", 64+rand.IntN(128), 1+rand.IntN(250), 1+rand.IntN(250))
+}
+
 // TestReferral: a real Dovecot 2.4 that sends its users to another server; the
 // clients of the proxy notice nothing, with input neither.
 func TestReferral(t *testing.T) {
@@ -20,22 +27,23 @@ func TestReferral(t *testing.T) {
 	if err := target.Seed(2); err != nil {
 		t.Fatal(err)
 	}
+	host := otherHost()
 	// doveadm_port makes a server ask its passdb where a user is.
-	refers := dovecottest.Start(t, dovecot.Options{Name: "refers", Version: dovecot.V24, Users: []string{"u1-1"}, Password: target.Password, Config: `
+	refers := dovecottest.Start(t, dovecot.Options{Name: "refers", Version: dovecot.V24, Users: []string{"u1-1"}, Password: target.Password, Config: fmt.Sprintf(`
 doveadm_port = 1
 passdb passwd-file {
   fields {
     nologin = yes
-    host = 127.0.0.2
+    host = %s
   }
 }
-`})
+`, host)})
 	// The referral names no port, so the target has to be at the same one.
 	_, port, err := net.SplitHostPort(refers.Addr)
 	if err != nil {
 		t.Fatal(err)
 	}
-	forward(t, net.JoinHostPort("127.0.0.2", port), target.Addr)
+	forward(t, net.JoinHostPort(host, port), target.Addr)
 
 	c := &cluster{t: t, servers: []*dovecot.Server{refers}}
 	p := startProxy(t, racy, func(addr string) string {

@@ -148,7 +148,7 @@ backend_defaults {
 	// goOn waits for commands that began after now.
 	goOn := func() {
 		t.Helper()
-		for want := done.Load() + 60; done.Load() < want && ctx.Err() == nil; {
+		for want := done.Load() + 30; done.Load() < want && ctx.Err() == nil; {
 			time.Sleep(5 * time.Millisecond)
 		}
 	}
