@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"strconv"
 	"strings"
 	"time"
 
@@ -25,7 +26,7 @@ const (
 )
 
 // concurrencyFixed are the numbers that it is held against.
-var concurrencyFixed = []int{1, 2, 3, 4, 6, 8, 12, 16}
+const concurrencyFixed = "1,2,3,4,6,8,12,16"
 
 // poolWay is a proxy with one setting of its pool.
 type poolWay struct {
@@ -42,13 +43,22 @@ func runConcurrency(ctx context.Context, args []string, stdout, _ io.Writer) err
 	rounds := flags.Int("rounds", 5, "measurements of each way")
 	duration := flags.Duration("time", 2*time.Second, "`length` of one measurement")
 	settle := flags.Duration("settle", concurrencySettle, "for how `long` the proxy may look for the number before")
+	fixed := flags.String("fixed", concurrencyFixed, "the `numbers` that it is held against")
 	update := flags.String("update", "", "`file` that gets the table between its markers")
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
+	var numbers []int
+	for text := range strings.SplitSeq(*fixed, ",") {
+		n, err := strconv.Atoi(text)
+		if err != nil || n < 1 {
+			return fmt.Errorf("-fixed: %q is no number of connections", text)
+		}
+		numbers = append(numbers, n)
+	}
 	var text strings.Builder
 	for _, version := range dovecot.Versions() {
-		table, err := measureConcurrency(ctx, *binary, version, *rounds, *duration, *settle)
+		table, err := measureConcurrency(ctx, *binary, version, numbers, *rounds, *duration, *settle)
 		if err != nil {
 			return err
 		}
@@ -61,7 +71,7 @@ func runConcurrency(ctx context.Context, args []string, stdout, _ io.Writer) err
 	return markdown.Fill(*update, map[string]string{"concurrency": text.String()})
 }
 
-func measureConcurrency(ctx context.Context, binary string, version dovecot.Version, rounds int, duration, settle time.Duration) (table string, err error) {
+func measureConcurrency(ctx context.Context, binary string, version dovecot.Version, fixed []int, rounds int, duration, settle time.Duration) (table string, err error) {
 	kind := dovecot23
 	if version == dovecot.V24 {
 		kind = dovecot24
@@ -79,7 +89,7 @@ func measureConcurrency(ctx context.Context, binary string, version dovecot.Vers
 		return "", err
 	}
 	ways := []*poolWay{found}
-	for _, n := range concurrencyFixed {
+	for _, n := range fixed {
 		w := &poolWay{title: fmt.Sprintf("always %d", n)}
 		if err := s.startPoolWay(ctx, binary, kind, w, fmt.Sprintf("adaptive = false\n max_open = %d\n max_idle = %[1]d", n)); err != nil {
 			return "", err

@@ -90,12 +90,15 @@ func TestRun(t *testing.T) {
 // The number of commands at the same time is told, for both releases and all
 // ways.
 func TestConcurrency(t *testing.T) {
+	if err := runConcurrency(t.Context(), []string{"-fixed", "1,0"}, io.Discard, io.Discard); err == nil || !strings.Contains(err.Error(), `"0" is no number of connections`) {
+		t.Errorf("-fixed 1,0: error %v", err)
+	}
 	var out bytes.Buffer
 	document := filepath.Join(t.TempDir(), "document.md")
 	if err := os.WriteFile(document, []byte("<!-- concurrency: begin -->\n<!-- concurrency: end -->\n"), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	if err := runConcurrency(t.Context(), []string{"-proxy", buildProxy(t), "-rounds", "1", "-time", "300ms", "-settle", "300ms", "-update", document}, &out, io.Discard); err != nil {
+	if err := runConcurrency(t.Context(), []string{"-proxy", buildProxy(t), "-rounds", "1", "-time", "300ms", "-settle", "300ms", "-fixed", "1,16", "-update", document}, &out, io.Discard); err != nil {
 		t.Fatal(err)
 	}
 	content, err := os.ReadFile(document)
