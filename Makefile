@@ -40,13 +40,13 @@ demo: deps-2.3 build ## three real Dovecots behind the proxy, shown command by c
 	bin/demo -proxy $(BINARY) $(if $(KEEP),-keep)
 
 # Two at a time: some of them watch what becomes of commands on real servers,
-# and a machine that is too busy for those fails tests that are right. What is to
-# be compiled is compiled before.
+# and a machine that is too busy for those fails tests that are right. The longest
+# begins. What is to be compiled is compiled before.
 test: deps lint ## everything: checks, fuzz targets for a few seconds each, all tests with the race detector
 	scripts/fuzz 1s
 	go build -buildvcs=false -o bin/gotest ./scripts/gotest
 	$(RACE) go build -race ./...
-	$(RACE) bin/gotest -race -shuffle=on -vet=off -p=2 -timeout=30m ./...
+	$(RACE) bin/gotest -race -shuffle=on -vet=off -p=2 -timeout=30m ./internal/acceptance ./...
 	cd bench && $(RACE) ../bin/gotest -race -vet=off ./...
 
 # Without the folder of Dovecot 2.4, which takes minutes to make.

@@ -35,6 +35,7 @@ func (s *site) refusedAtOnce(t *testing.T, listener, reason string) {
 }
 
 func TestMaxSessions(t *testing.T) {
+	t.Parallel()
 	s, _ := startWith(t, 3, answer, both(secondListener, func(c *config.Config) { c.Limits.MaxSessions = 2 }))
 	one, two := s.login(t, client13), s.connectTo(t, "second", 0)
 	must(t, two.login(client13))
@@ -130,6 +131,7 @@ func (s *site) waiter(t *testing.T, k clientKind, line string) (wait func() (rep
 }
 
 func TestDrain(t *testing.T) {
+	t.Parallel()
 	h, arrived, leave := hold(answer)
 	s, _ := startWith(t, 3, h, func(c *config.Config) {
 		c.Limits.HandshakeTimeout = time.Hour
@@ -189,6 +191,7 @@ func TestDrain(t *testing.T) {
 // the stop is served, also when he sends one command after the other; then he
 // is silent, and that is the end.
 func TestDrainServesWhoIsAboutToSpeak(t *testing.T) {
+	t.Parallel()
 	s, _ := startWith(t, 3, answer, nil)
 	fresh, used := s.connect(t), s.login(t, client13)
 	used.works(t)

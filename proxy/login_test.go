@@ -26,6 +26,7 @@ func (s *site) answerTo(t *testing.T, name, password string) (string, time.Durat
 // Too many failures of an address: no password is looked at any more, but for
 // that of who has logged in from there. The answers are the same in all cases.
 func TestLoginDefence(t *testing.T) {
+	t.Parallel()
 	s, _ := startWith(t, 3, answer, func(c *config.Config) {
 		c.LoginDefence = config.LoginDefence{AddressFailures: 5, NameFailures: 100, Recovery: time.Hour}
 		other := c.Clients[0]

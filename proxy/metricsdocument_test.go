@@ -81,6 +81,7 @@ func checkNames(t *testing.T, where, text string) {
 // TestAlerts: promtool takes the rules and their tests, every alert has one, and
 // each alert has its runbook and each runbook its alert.
 func TestAlerts(t *testing.T) {
+	t.Parallel()
 	const dir = "../examples/prometheus"
 	for _, args := range [][]string{{"check", "rules", "alerts.yml"}, {"test", "rules", "alerts_test.yml"}} {
 		cmd := exec.Command("promtool", args...)

@@ -32,6 +32,7 @@ func (s *site) loginAs(t *testing.T, password string) bool {
 // A client's password is replaced in its file, with no reload and no moment
 // without a valid one; so is that of a backend.
 func TestPasswordFiles(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	clientFile, backendFile := filepath.Join(dir, "client"), filepath.Join(dir, "backend")
 	put := func(path, format string, args ...any) {

@@ -16,6 +16,7 @@ import (
 // TestPipeline: commands that are sent ahead run side by side, those of one
 // user one after the other, and replies come in the order of the commands.
 func TestPipeline(t *testing.T) {
+	t.Parallel()
 	const depth, commands = 4, 200
 	var running, most atomic.Int64
 	var busy sync.Map // users with a command that runs

@@ -74,6 +74,7 @@ func (s *spooled) gone(t *testing.T) {
 // TestSpoolKeepsOrder writes pieces of all sizes to clients that read with
 // pauses of all lengths.
 func TestSpoolKeepsOrder(t *testing.T) {
+	t.Parallel()
 	noise := make([]byte, 1<<20)
 	for i := range noise {
 		noise[i] = byte(rand.Uint32())

@@ -27,6 +27,7 @@ func echo(c *doveadmtest.Conn, cmd *doveadm.Command) {
 }
 
 func TestTunnel(t *testing.T) {
+	t.Parallel()
 	for _, minor := range minors {
 		for _, k := range clientKinds {
 			s, srv := startWith(t, minor, echo, nil)

@@ -19,7 +19,7 @@ func (c *control) complete(names func(ctx context.Context, to *admin.Client) []s
 		if len(args) > 0 {
 			return nil, cobra.ShellCompDirectiveNoFileComp
 		}
-		to, err := admin.NewClient(c.address)
+		to, err := c.client()
 		if err != nil {
 			return nil, cobra.ShellCompDirectiveNoFileComp
 		}

@@ -15,24 +15,24 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/doveadm-proxy/doveadm-proxy/config"
 	"github.com/doveadm-proxy/doveadm-proxy/internal/admin"
 	"github.com/doveadm-proxy/doveadm-proxy/pool"
 )
 
 // control is a command that talks to a running daemon.
 type control struct {
-	address string
-	json    bool
-	csv     bool
+	access admin.Access
+	named  func() bool // --admin was given
+	json   bool
+	csv    bool
 }
 
 // command returns cmd with what such commands have in common, running run.
 func (c *control) command(cmd *cobra.Command, run func(ctx context.Context, to *admin.Client, w io.Writer, args []string) error) *cobra.Command {
-	cmd.Flags().StringVar(&c.address, "admin", "unix:"+config.AdminSocket, "`ADDRESS` of the daemon's admin endpoint: unix:/path or host:port")
+	c.accessFlags(cmd)
 	jsonFlag(cmd, &c.json)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		client, err := admin.NewClient(c.address)
+		client, err := c.client()
 		if err != nil {
 			return &exitError{exitUsage, err}
 		}
@@ -106,6 +106,29 @@ func (c *control) status(ctx context.Context, to *admin.Client, w io.Writer, _ [
 		err = &exitError{code: exitNo}
 	}
 	return err
+}
+
+func newWhoAmI() *cobra.Command {
+	c := new(control)
+	return c.command(&cobra.Command{
+		Use:   "whoami",
+		Short: "Print who you are to the running daemon, and with which role",
+		Args:  cobra.NoArgs,
+	}, func(ctx context.Context, to *admin.Client, w io.Writer, _ []string) error {
+		self, err := to.WhoAmI(ctx)
+		switch {
+		case err != nil:
+			return err
+		case c.json:
+			return writeJSON(w, self)
+		}
+		name := clean(self.Name)
+		if name == "" {
+			name = "nobody in particular"
+		}
+		_, err = fmt.Fprintf(w, "%s, role %s\n", name, self.Role)
+		return err
+	})
 }
 
 func newBackends() *cobra.Command {

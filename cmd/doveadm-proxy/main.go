@@ -77,7 +77,7 @@ the right Dovecot backend over pooled connections, and relays the reply.`,
 		SilenceUsage:      true,
 		DisableAutoGenTag: true,
 	}
-	root.AddCommand(newInit(), newImport(), newServe(), newCheck(), newRoute(), newRing(), newExplain(), newStatus(), newBackends(), newPools(), newClients(), newSessions(), newCommands(),
+	root.AddCommand(newInit(), newImport(), newServe(), newCheck(), newRoute(), newRing(), newExplain(), newStatus(), newWhoAmI(), newBackends(), newPools(), newClients(), newSessions(), newCommands(),
 		newTop(), newTail(), newTrace(), newDrain(), newResume(), newDown(), newPause(), newUnpause(), newReconnect(), newKill(),
 		newReload(), newPlan(), newLogLevel(), newUser(),
 		newHash(), newVersion(), newMan(root))

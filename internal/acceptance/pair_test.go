@@ -98,7 +98,7 @@ func (c *couple) control(args ...string) string {
 // member returns a backend as the admin endpoint shows it.
 func (c *couple) member(name string) admin.Backend {
 	c.t.Helper()
-	client, err := admin.NewClient("unix:" + filepath.Join(c.dir, "admin.sock"))
+	client, err := admin.NewClient(admin.Access{Address: "unix:" + filepath.Join(c.dir, "admin.sock")})
 	if err != nil {
 		c.t.Fatal(err)
 	}

@@ -86,7 +86,7 @@ admin {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { s.server.Close(context.Background()) })
-	if s.client, err = admin.NewClient(s.address()); err != nil {
+	if s.client, err = admin.NewClient(admin.Access{Address: s.address()}); err != nil {
 		t.Fatal(err)
 	}
 	return s
@@ -220,7 +220,7 @@ func TestNothingKept(t *testing.T) {
 		t.Fatal(err)
 	}
 	// The socket is in the same directory, and has moved with it.
-	moved, err := admin.NewClient("unix:" + dir + ".away/admin.sock")
+	moved, err := admin.NewClient(admin.Access{Address: "unix:" + dir + ".away/admin.sock"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -292,9 +292,54 @@ func TestNotReady(t *testing.T) {
 }
 
 func TestNewClient(t *testing.T) {
-	for _, bad := range []string{"", "/run/x", "unix:run/x", "localhost"} {
-		if _, err := admin.NewClient(bad); err == nil {
-			t.Errorf("took %q", bad)
+	dir := t.TempDir()
+	file := func(name, text string) string {
+		path := filepath.Join(dir, name)
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return path
+	}
+	token, two, empty := file("token", "secret\n"), file("two", "alice\nsecret\n"), file("empty", "\n")
+	const remote = "https://proxy1.example.com:9124"
+	for _, tt := range []struct {
+		access admin.Access
+		want   string
+	}{
+		{admin.Access{Address: ""}, "use unix:/path"},
+		{admin.Access{Address: "/run/x"}, "use unix:/path"},
+		{admin.Access{Address: "unix:run/x"}, "begins with a slash"},
+		{admin.Access{Address: "localhost"}, "use unix:/path"},
+		{admin.Access{Address: "https://localhost"}, "use unix:/path"},
+		{admin.Access{Address: "http://localhost:1"}, "use unix:/path"},
+		{admin.Access{Address: remote, User: "alice"}, "user alice needs a password"},
+		{admin.Access{Address: remote, SecretFile: dir + "/none"}, "no such file"},
+		{admin.Access{Address: remote, SecretFile: two}, "one line, and the only one"},
+		{admin.Access{Address: remote, SecretFile: empty}, "one line, and the only one"},
+		{admin.Access{Address: remote, CAFile: token}, "there is no PEM block in it"},
+		{admin.Access{Address: remote, CertFile: token}, "belong together"},
+		{admin.Access{Address: remote, KeyFile: token}, "belong together"},
+		{admin.Access{Address: remote, CertFile: token, KeyFile: token}, "there is no PEM block in it"},
+		{admin.Access{Address: "proxy1.example.com:9124", SecretFile: token}, "in clear text: use https://"},
+		{admin.Access{Address: "192.0.2.1:9124", User: "alice", SecretFile: token}, "in clear text: use https://"},
+		{admin.Access{Address: "localhost:9124", CAFile: token}, "not reached by TLS"},
+	} {
+		_, err := admin.NewClient(tt.access)
+		if err == nil || !strings.Contains(err.Error(), tt.want) {
+			t.Errorf("%+v: error %v, want one with %q", tt.access, err, tt.want)
+		} else if strings.Contains(err.Error(), "secret") && !strings.Contains(err.Error(), "secret_") {
+			t.Errorf("the error has the secret: %v", err)
+		}
+	}
+	for _, good := range []admin.Access{
+		{Address: "unix:/run/x"},
+		{Address: remote, User: "alice", SecretFile: token},
+		{Address: "127.0.0.1:9124", SecretFile: token},
+		{Address: "[::1]:9124", SecretFile: token},
+		{Address: "localhost:9124", SecretFile: token},
+	} {
+		if _, err := admin.NewClient(good); err != nil {
+			t.Errorf("%+v: %v", good, err)
 		}
 	}
 }

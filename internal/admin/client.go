@@ -7,11 +7,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"net/url"
-	"path/filepath"
-	"strings"
 	"time"
 
 	"github.com/doveadm-proxy/doveadm-proxy/internal/logs"
@@ -23,31 +20,10 @@ const maxAnswer = 64 << 20
 
 // Client speaks to the endpoint of a running proxy.
 type Client struct {
-	address string
-	http    http.Client
-}
-
-// NewClient returns a client of the endpoint at an address as the admin block
-// has it: host:port, or unix: and a path.
-func NewClient(address string) (*Client, error) {
-	network, dial := "tcp", address
-	if path, ok := strings.CutPrefix(address, "unix:"); ok {
-		network, dial = "unix", path
-		if !filepath.IsAbs(path) {
-			return nil, fmt.Errorf("%s: the path of a socket begins with a slash", address)
-		}
-	} else if _, _, err := net.SplitHostPort(address); err != nil {
-		return nil, fmt.Errorf("%s: use host:port or unix:/path", address)
-	}
-	c := &Client{address: address}
-	c.http.Timeout = answerTimeout
-	c.http.Transport = &http.Transport{
-		DisableKeepAlives: true,
-		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-			return new(net.Dialer).DialContext(ctx, network, dial)
-		},
-	}
-	return c, nil
+	address       string
+	base          string // of URLs
+	http          http.Client
+	authorization func(*http.Request)
 }
 
 // RefusedError is an answer of the endpoint that is no success.
@@ -61,6 +37,11 @@ func (e *RefusedError) Error() string { return e.What }
 // Status returns the state of the process.
 func (c *Client) Status(ctx context.Context) (*Status, error) {
 	return call[Status](ctx, c, http.MethodGet, "/v1/status", nil)
+}
+
+// WhoAmI returns who the caller is to the endpoint.
+func (c *Client) WhoAmI(ctx context.Context) (*Self, error) {
+	return call[Self](ctx, c, http.MethodGet, "/v1/whoami", nil)
 }
 
 // Backends returns all backends.
@@ -221,18 +202,19 @@ func (c *Client) send(ctx context.Context, method, path string, body any, by *ht
 		}
 		content = bytes.NewReader(text)
 	}
-	req, err := http.NewRequestWithContext(ctx, method, "http://localhost"+path, content)
+	req, err := http.NewRequestWithContext(ctx, method, c.base+path, content)
 	if err != nil {
 		return nil, err
 	}
 	req.Header.Set("Content-Type", "application/json")
+	c.authorization(req)
 	resp, err := by.Do(req)
 	if err != nil {
 		var in *url.Error
 		if errors.As(err, &in) {
 			err = in.Err // without the made up URL
 		}
-		return nil, fmt.Errorf("no admin endpoint answers at %s (is the proxy running, and is there an admin block in its configuration?): %w", c.address, err)
+		return nil, c.unreachable(err)
 	}
 	return resp, nil
 }

@@ -164,6 +164,48 @@ func TestRoles(t *testing.T) {
 	}
 }
 
+// TestAccess: the client of the commands is who its files say, over TLS and in
+// clear text on this machine, and takes no certificate of somebody else.
+func TestAccess(t *testing.T) {
+	w := startManyWays(t, manyWays, twoShards)
+	file := func(name, text string) string {
+		path := filepath.Join(w.dir, name)
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return path
+	}
+	ca := filepath.Join(w.dir, "ca.crt")
+	cert, key := w.ca.Issue(t, "admin").Write(t, w.dir, "admin")
+	password, token, wrong := file("password", "operator's\n"), file("token", "viewer-token"), file("wrong", "wrong\n")
+	for _, tt := range []struct {
+		access     admin.Access
+		name, want string // the user, or a part of the error
+	}{
+		{admin.Access{Address: "https://" + w.tls, CAFile: ca, User: "operator", SecretFile: password}, "operator", ""},
+		{admin.Access{Address: "https://" + w.tls, CAFile: ca, SecretFile: token}, "viewer", ""},
+		{admin.Access{Address: "https://" + w.tls, CAFile: ca, CertFile: cert, KeyFile: key}, "admin", ""},
+		{admin.Access{Address: w.page, User: "operator", SecretFile: password}, "operator", ""},
+		{admin.Access{Address: "https://" + w.tls, CAFile: ca, User: "operator", SecretFile: wrong}, "", "wrong name, password or token"},
+		{admin.Access{Address: "https://" + w.tls, CAFile: ca}, "", "role"},
+		{admin.Access{Address: "https://" + w.tls, User: "operator", SecretFile: password}, "", "is not trusted: x509: certificate signed by unknown authority"},
+		{admin.Access{Address: "https://" + w.page, CAFile: ca}, "", "no admin endpoint answers at https://" + w.page},
+		{admin.Access{Address: strings.Replace(w.tls, "localhost", "127.0.0.1", 1)}, "", "the admin endpoint answers 400"},
+	} {
+		c, err := admin.NewClient(tt.access)
+		if err != nil {
+			t.Fatal(err)
+		}
+		self, err := c.WhoAmI(t.Context())
+		switch {
+		case tt.want == "" && (err != nil || self.Name != tt.name):
+			t.Errorf("%+v: %+v, %v; want %s", tt.access, self, err, tt.name)
+		case tt.want != "" && (err == nil || !strings.Contains(err.Error(), tt.want)):
+			t.Errorf("%+v: %+v, %v; want an error with %q", tt.access, self, err, tt.want)
+		}
+	}
+}
+
 // TestRolesWithoutUsers: the socket is for everything, the port for looking.
 func TestRolesWithoutUsers(t *testing.T) {
 	for way, have := range map[string]admin.Role{socket: admin.Admin, `address = "127.0.0.1:0"`: admin.Viewer} {

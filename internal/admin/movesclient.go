@@ -1,11 +1,9 @@
 package admin
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"io"
 	"net/http"
 	"net/url"
@@ -47,38 +45,15 @@ func (c *Client) Move(ctx context.Context, user string, req MoveRequest, each fu
 // eachLine sends a request whose answer is one JSON object a line, for as long as
 // it takes.
 func eachLine[T any](ctx context.Context, c *Client, method, path string, body any, each func(T) error) error {
-	var content io.Reader
-	if body != nil {
-		text, err := json.Marshal(body)
-		if err != nil {
-			return err
-		}
-		content = bytes.NewReader(text)
-	}
-	req, err := http.NewRequestWithContext(ctx, method, "http://localhost"+path, content)
+	resp, err := c.send(ctx, method, path, body, &http.Client{Transport: c.http.Transport})
 	if err != nil {
 		return err
 	}
-	req.Header.Set("Content-Type", "application/json")
-	patient := c.http
-	patient.Timeout = 0
-	resp, err := patient.Do(req)
-	if err != nil {
-		var in *url.Error
-		if errors.As(err, &in) {
-			err = in.Err // without the made up URL
-		}
-		return fmt.Errorf("no admin endpoint answers at %s (is the proxy running, and is there an admin block in its configuration?): %w", c.address, err)
-	}
 	defer resp.Body.Close()
-	d := json.NewDecoder(resp.Body)
 	if resp.StatusCode != http.StatusOK {
-		var p problem
-		if d.Decode(&p) != nil || p.Error == "" {
-			p.Error = "the admin endpoint answers " + resp.Status
-		}
-		return &RefusedError{resp.StatusCode, p.Error}
+		return refusedBy(resp)
 	}
+	d := json.NewDecoder(resp.Body)
 	for {
 		var line T
 		switch err := d.Decode(&line); {
