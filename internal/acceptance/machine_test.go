@@ -1,28 +1,19 @@
 package acceptance
 
 import (
-	"bytes"
-	"context"
-	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
-	"strconv"
 	"strings"
-	"sync"
-	"syscall"
 	"testing"
-	"time"
 )
 
 // machine is a copy of this one: an overlay over its root directory, in which
 // a real systemd is the first process. What is installed there, stays there, and
 // goes with the test. It shares the network with the test, and a directory.
 type machine struct {
+	namespaces
 	t   *testing.T
 	dir string // the machine sees it as /mnt
-	cmd *exec.Cmd
-	pid int // of its systemd
 }
 
 // machineScript makes the machine of name spaces that have been made for it.
@@ -63,47 +54,20 @@ func startMachine(t *testing.T) *machine {
 	t.Cleanup(func() { os.RemoveAll(dir) })
 	m := &machine{t: t, dir: dir}
 	os.Chmod(dir, 0o755)
-	for _, target := range []string{"default", "sysinit", "basic", "shutdown", "network-online", "multi-user", "sockets"} {
+	for _, target := range bootTargets {
 		m.write("units/"+target+".target", "[Unit]\nDefaultDependencies=no\n", 0o644)
 	}
-	m.cmd = exec.Command("unshare", "--pid", "--fork", "--kill-child", "--mount", "--cgroup", "--ipc", "--uts", "/bin/sh", "-c", machineScript, "sh", dir)
-	m.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-	var out bytes.Buffer
-	m.cmd.Stdout, m.cmd.Stderr = &out, &out
-	if err := m.cmd.Start(); err != nil {
-		t.Fatalf("%v: this test needs util-linux and systemd: run make deps", err)
-	}
-	exited := make(chan struct{})
-	var wait sync.Once
-	go wait.Do(func() {
-		m.cmd.Wait()
-		close(exited)
+	m.namespaces = boot(t, machineScript, dir, namespaces{
+		enter: []string{"-r", "-w"},
+		env:   []string{"PATH=/mnt/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "DEBIAN_FRONTEND=noninteractive", "HOME=/root", "LC_ALL=C.UTF-8"},
 	})
 	t.Cleanup(func() {
 		if t.Failed() {
 			log, _ := m.run("sh", "-c", "systemctl --no-pager status doveadm-proxy; ls -lR /etc/doveadm-proxy")
 			t.Logf("the machine at the end:\n%s", log)
 		}
-		m.cmd.Process.Kill() // and with it, by --kill-child, all others
-		<-exited
 	})
-	for deadline := time.Now().Add(60 * time.Second); ; time.Sleep(20 * time.Millisecond) {
-		select {
-		case <-exited:
-			t.Fatalf("no systemd can run here as the first process of a name space (that takes root, overlayfs and cgroup2): %s", out.String())
-		default:
-		}
-		children, _ := os.ReadFile(fmt.Sprintf("/proc/%d/task/%d/children", m.cmd.Process.Pid, m.cmd.Process.Pid))
-		m.pid, _ = strconv.Atoi(strings.TrimSpace(string(children)))
-		if m.pid != 0 {
-			if _, err := m.run("systemctl", "--no-pager", "list-units"); err == nil {
-				return m
-			}
-		}
-		if time.Now().After(deadline) {
-			t.Fatalf("systemd does not come up: %s", out.String())
-		}
-	}
+	return m
 }
 
 // write writes a file that the machine sees below /mnt.
@@ -119,21 +83,6 @@ func (m *machine) write(name, text string, mode os.FileMode) {
 	if err := os.Chmod(path, mode); err != nil {
 		m.t.Fatal(err)
 	}
-}
-
-// command prepares a program in the machine.
-func (m *machine) command(ctx context.Context, args ...string) *exec.Cmd {
-	args = append([]string{"-t", strconv.Itoa(m.pid), "-m", "-p", "-C", "-r", "-w"}, args...)
-	cmd := exec.CommandContext(ctx, "nsenter", args...)
-	cmd.Env = []string{"PATH=/mnt/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "DEBIAN_FRONTEND=noninteractive", "HOME=/root", "LC_ALL=C.UTF-8"}
-	return cmd
-}
-
-func (m *machine) run(args ...string) (string, error) {
-	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
-	defer cancel()
-	out, err := m.command(ctx, args...).CombinedOutput()
-	return string(out), err
 }
 
 // must runs a program, which has to succeed, and returns what it printed.

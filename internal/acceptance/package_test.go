@@ -1,7 +1,9 @@
 package acceptance
 
 import (
+	"errors"
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"os/exec"
@@ -173,11 +175,17 @@ func TestPackageDefault(t *testing.T) {
 
 func copyFile(t *testing.T, from, to string) {
 	t.Helper()
-	b, err := os.ReadFile(from)
+	source, err := os.Open(from)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := os.WriteFile(to, b, 0o644); err != nil {
+	defer source.Close()
+	target, err := os.Create(to)
+	if err == nil {
+		_, err = io.Copy(target, source) // by the kernel: files are large here
+		err = errors.Join(err, target.Close())
+	}
+	if err != nil {
 		t.Fatal(err)
 	}
 }

@@ -1,16 +1,10 @@
 package acceptance
 
 import (
-	"bytes"
-	"context"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
-	"strconv"
 	"strings"
-	"sync"
-	"syscall"
 	"testing"
 	"time"
 )
@@ -18,10 +12,9 @@ import (
 // pid1 is a real systemd, the first process of name spaces of its own, which
 // knows our unit and nothing else. It shares the network with the test.
 type pid1 struct {
+	namespaces
 	t   *testing.T
 	dir string // the unit sees it as /opt
-	cmd *exec.Cmd
-	pid int
 }
 
 // pid1Script makes the name spaces fit for a systemd, which it becomes. What
@@ -49,7 +42,7 @@ func startPID1(t *testing.T) *pid1 {
 	}
 	p.unit("doveadm-proxy.service", "/usr/bin/doveadm-proxy", "/opt/doveadm-proxy", "/etc/doveadm-proxy", "/opt/proxy.hcl")
 	p.write("units/doveadm-proxy.service.d/log.conf", "[Service]\nStandardError=append:/opt/log\n")
-	for _, target := range []string{"default", "sysinit", "basic", "shutdown", "network-online", "multi-user", "sockets"} {
+	for _, target := range bootTargets {
 		p.write("units/"+target+".target", "[Unit]\nDefaultDependencies=no\n")
 	}
 	for file, line := range map[string]string{"passwd": "doveadm-proxy:x:64245:64245::/nonexistent:/bin/false\n", "group": "doveadm-proxy:x:64245:\n"} {
@@ -60,43 +53,13 @@ func startPID1(t *testing.T) *pid1 {
 		p.write(file, string(text)+line)
 	}
 
-	p.cmd = exec.Command("unshare", "--pid", "--fork", "--kill-child", "--mount", "--cgroup", "--ipc", "--uts", "/bin/sh", "-c", pid1Script, "sh", p.dir)
-	p.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-	var out bytes.Buffer
-	p.cmd.Stdout, p.cmd.Stderr = &out, &out
-	if err := p.cmd.Start(); err != nil {
-		t.Fatalf("%v: this test needs util-linux and systemd: run make deps", err)
-	}
-	exited := make(chan struct{})
-	var wait sync.Once
-	go wait.Do(func() {
-		p.cmd.Wait()
-		close(exited)
-	})
-	t.Cleanup(func() {
-		p.cmd.Process.Kill() // and with it, by --kill-child, all others
-		<-exited
+	t.Cleanup(func() { // after the end of the systemd
 		if t.Failed() {
 			t.Logf("log of the unit:\n%s", p.log())
 		}
 	})
-	for deadline := time.Now().Add(60 * time.Second); ; time.Sleep(20 * time.Millisecond) {
-		select {
-		case <-exited:
-			t.Fatalf("no systemd can run here as the first process of a name space (that takes root, and a kernel with cgroup2): %s", out.String())
-		default:
-		}
-		children, _ := os.ReadFile(fmt.Sprintf("/proc/%d/task/%d/children", p.cmd.Process.Pid, p.cmd.Process.Pid))
-		p.pid, _ = strconv.Atoi(strings.TrimSpace(string(children)))
-		if p.pid != 0 {
-			if _, err := p.systemctl("list-units"); err == nil {
-				return p
-			}
-		}
-		if time.Now().After(deadline) {
-			t.Fatalf("systemd does not come up: %s", out.String())
-		}
-	}
+	p.namespaces = boot(t, pid1Script, p.dir, namespaces{})
+	return p
 }
 
 // unit installs a unit as it is shipped, but for the replacements.
@@ -124,25 +87,13 @@ func (p *pid1) write(name, text string) {
 // does.
 func (p *pid1) install(binary string) {
 	p.t.Helper()
-	b, err := os.ReadFile(binary)
-	if err != nil {
-		p.t.Fatal(err)
-	}
-	if err := os.WriteFile(filepath.Join(p.dir, "new"), b, 0o755); err != nil {
+	copyFile(p.t, binary, filepath.Join(p.dir, "new"))
+	if err := os.Chmod(filepath.Join(p.dir, "new"), 0o755); err != nil {
 		p.t.Fatal(err)
 	}
 	if err := os.Rename(filepath.Join(p.dir, "new"), filepath.Join(p.dir, "doveadm-proxy")); err != nil {
 		p.t.Fatal(err)
 	}
-}
-
-// run runs a program beside the units.
-func (p *pid1) run(args ...string) (string, error) {
-	ctx, cancel := context.WithTimeout(context.Background(), 60*time.Second)
-	defer cancel()
-	args = append([]string{"-t", strconv.Itoa(p.pid), "-m", "-p", "-C"}, args...)
-	out, err := exec.CommandContext(ctx, "nsenter", args...).CombinedOutput()
-	return string(out), err
 }
 
 func (p *pid1) systemctl(args ...string) (string, error) {

@@ -36,7 +36,7 @@ var needed = map[explanationID][]string{
 }
 
 // every is how many comparisons there are for one in the sample, besides those.
-const every = 97
+const every = 71
 
 // TestSample runs a part of what "make compat" runs, with the race detector in
 // the proxy: some cases of each client on each backend, and all explanations.
