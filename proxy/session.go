@@ -46,7 +46,6 @@ type session struct {
 	counted  bool      // among the sessions of the client
 	out      []byte    // used again by each task that runs alone
 	alone    *task     // likewise; it runs alone
-	first    task      // what alone is to begin with
 
 	pipeline pipeline
 	tasks    sync.WaitGroup // those that run beside each other
@@ -357,18 +356,14 @@ func (s *session) serveCommands() {
 //
 //go:noinline
 func (s *session) nextTask() *task {
-	t := s.alone
-	switch {
-	case t == nil:
-		t = &s.first
-	case t.live.waits != nil:
-		// Who was given it may ask it for a while yet: a timer that ended just
-		// now, or a library.
-		t = &task{cmd: t.cmd}
+	// Who was given the context of the last one may ask it for a while yet: a
+	// timer that ended just now, or a library.
+	if s.alone == nil || s.alone.live.waits != nil {
+		s.alone = new(task)
 	}
+	t := s.alone
 	*t = task{session: s, cmd: t.cmd}
 	t.out.task = t
-	s.alone = t
 	return t
 }
 
