@@ -42,7 +42,7 @@ demo: deps-2.3 build ## three real Dovecots behind the proxy, shown command by c
 # Two at a time: some of them watch what becomes of commands on real servers,
 # and a machine that is too busy for those fails tests that are right. The longest
 # begins. What is to be compiled is compiled before.
-test: deps lint ## everything: checks, fuzz targets for a few seconds each, all tests with the race detector
+test: deps lint ## everything: checks, fuzz targets for a second each, all tests with the race detector
 	scripts/fuzz 1s
 	go build -buildvcs=false -o bin/gotest ./scripts/gotest
 	$(RACE) go build -race ./...

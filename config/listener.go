@@ -142,6 +142,20 @@ func (l *loader) listenerTLS(n *placed[Listener], b *hclsyntax.Block) {
 	}
 }
 
+// Loopback reports whether only this machine can connect to an address: unix: and
+// a path, or host:port where the host is localhost or a loopback address.
+func Loopback(address string) bool {
+	if strings.HasPrefix(address, "unix:") {
+		return true
+	}
+	host, _, err := net.SplitHostPort(address)
+	if err != nil {
+		return false
+	}
+	ip := net.ParseIP(host)
+	return host == "localhost" || ip != nil && ip.IsLoopback()
+}
+
 // isPublic reports whether other hosts reach a listener's address, as far as
 // it says so.
 func isPublic(address string) bool {

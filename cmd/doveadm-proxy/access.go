@@ -1,8 +1,8 @@
 package main
 
 import (
+	"cmp"
 	"os"
-	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -26,24 +26,17 @@ func (c *control) accessFlags(cmd *cobra.Command) {
 // for --admin-user, in DOVEADM_PROXY_ADMIN_USER. Of that, only what the address
 // has a use for counts.
 func (c *control) client() (*admin.Client, error) {
+	const environment = "DOVEADM_PROXY_ADMIN"
 	a := c.access
-	from := func(to *string, name string) {
-		if text := os.Getenv("DOVEADM_PROXY_ADMIN" + name); *to == "" {
-			*to = text
-		}
-	}
 	if !c.named() {
-		a.Address = ""
-		from(&a.Address, "")
-		if a.Address == "" {
-			a.Address = c.access.Address
-		}
+		a.Address = cmp.Or(os.Getenv(environment), a.Address)
 	}
-	if !strings.HasPrefix(a.Address, "unix:") {
+	from := func(to *string, name string) { *to = cmp.Or(*to, os.Getenv(environment+name)) }
+	if !a.Socket() {
 		from(&a.User, "_USER")
 		from(&a.SecretFile, "_SECRET_FILE")
 	}
-	if strings.HasPrefix(a.Address, "https:") {
+	if a.TLS() {
 		from(&a.CAFile, "_CA_FILE")
 		from(&a.CertFile, "_CERT_FILE")
 		from(&a.KeyFile, "_KEY_FILE")

@@ -8,7 +8,6 @@ import (
 	"os/exec"
 	"strconv"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -37,11 +36,10 @@ func boot(t *testing.T, script, dir string, n namespaces) namespaces {
 		t.Fatalf("%v: this test needs util-linux and systemd: run make deps", err)
 	}
 	exited := make(chan struct{})
-	var wait sync.Once
-	go wait.Do(func() {
+	go func() {
 		cmd.Wait()
 		close(exited)
-	})
+	}()
 	t.Cleanup(func() {
 		cmd.Process.Kill() // and with it, by --kill-child, all others
 		<-exited

@@ -1,6 +1,7 @@
 package acceptance
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -67,9 +68,27 @@ type proxyProcess struct {
 	cmd    *exec.Cmd
 	exited chan error
 	killed bool // by the test
+	log    written
+}
 
-	mu  sync.Mutex // guards log
-	log []byte     // what is in it stays as it is
+// written is what a program has written so far.
+type written struct {
+	mu   sync.Mutex
+	text []byte // what is in it stays as it is
+}
+
+func (w *written) Write(b []byte) (int, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.text = append(w.text, b...)
+	return len(b), nil
+}
+
+// String is asked for so often that it copies nothing.
+func (w *written) String() string {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return unsafe.String(unsafe.SliceData(w.text), len(w.text))
 }
 
 // startProxy runs binary with the configuration that makeConfig returns for an
@@ -88,7 +107,7 @@ func startProxy(t *testing.T, binary func() (string, error), makeConfig func(add
 	p := &proxyProcess{t: t, Addr: port.Addr, Config: filepath.Join(t.TempDir(), "proxy.hcl"), exited: make(chan error, 1)}
 	p.writeConfig(makeConfig(port.Addr))
 	p.cmd = exec.Command(path, "serve", "--config", p.Config)
-	p.cmd.Stderr = p
+	p.cmd.Stderr = &p.log
 	p.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	if err := p.cmd.Start(); err != nil {
 		t.Fatal(err)
@@ -106,20 +125,8 @@ func (p *proxyProcess) writeConfig(text string) {
 	}
 }
 
-// Write collects the log.
-func (p *proxyProcess) Write(b []byte) (int, error) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.log = append(p.log, b...)
-	return len(b), nil
-}
-
-// Log returns the log so far. It is asked for so often that it is not copied.
-func (p *proxyProcess) Log() string {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return unsafe.String(unsafe.SliceData(p.log), len(p.log))
-}
+// Log returns the log so far.
+func (p *proxyProcess) Log() string { return p.log.String() }
 
 // waitLog waits until the log has the text.
 func (p *proxyProcess) waitLog(text string) {
@@ -196,6 +203,25 @@ func (p *proxyProcess) end() {
 		}
 		p.t.Logf("log of the proxy:\n%s", log)
 	}
+}
+
+// runBinary runs a binary of ours and returns what it printed, and its exit code.
+func runBinary(t *testing.T, binary func() (string, error), env []string, args ...string) (out string, code int) {
+	t.Helper()
+	path, err := binary()
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, path, args...)
+	cmd.Env = env
+	both, err := cmd.CombinedOutput()
+	var exit *exec.ExitError
+	if err != nil && !errors.As(err, &exit) {
+		t.Fatalf("%q: %v\n%s", args, err, both)
+	}
+	return string(both), cmd.ProcessState.ExitCode()
 }
 
 // cli runs the real command against addr.

@@ -3,10 +3,9 @@ package acceptance
 import (
 	"context"
 	"fmt"
-	"math/rand/v2"
+	"maps"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -33,7 +32,7 @@ func startDirectorSite(t *testing.T, users []string) *directorSite {
 	t.Helper()
 	d := &directorSite{password: "everybody's password", users: users}
 	// Directors know addresses, and one port for all of them.
-	network := fmt.Sprintf("127.%d.%d", 64+rand.IntN(128), 1+rand.IntN(250))
+	network := ownNetwork()
 	for i := range 3 {
 		ip := fmt.Sprintf("%s.%d", network, i+1)
 		s := dovecottest.Start(t, dovecot.Options{
@@ -142,26 +141,27 @@ func TestMigration(t *testing.T) {
 	d.where(t, d.addr)
 	d.doveadm(t, "director", "update", d.ips[1], "40")
 	hashed := d.where(t, d.addr)
-	byHand := map[string]string{} // user to address
+	want := maps.Clone(hashed)
+	move := func(user string, to int) {
+		d.doveadm(t, "director", "move", user, d.ips[to-1])
+		want[user] = fmt.Sprintf("mail%d", to)
+	}
 	for _, user := range []string{"user3", "user4", "user5"} {
-		byHand[user] = d.ips[0]
-		if hashed[user] == "mail1" {
-			byHand[user] = d.ips[2]
+		if hashed[user] != "mail1" {
+			move(user, 1)
+		} else {
+			move(user, 3)
 		}
 	}
 	if hashed["user6"] != "mail2" { // which has few, or none
-		byHand["user6"] = d.ips[1]
-	}
-	for user, to := range byHand {
-		d.doveadm(t, "director", "move", user, to)
+		move("user6", 2)
 	}
 	before := d.where(t, d.addr)
-	names := []string{"mail1", "mail2", "mail3"}
 	count := map[string]int{}
 	for user, backend := range before {
 		count[backend]++
-		if byHand[user] != "" && byHand[user] != d.ips[slices.Index(names, backend)] || byHand[user] == "" && hashed[user] != backend {
-			t.Errorf("%s: %s by its hash, moved to %q, and at %s", user, hashed[user], byHand[user], backend)
+		if backend != want[user] {
+			t.Errorf("%s: %s by its hash, %s after the moves; want %s", user, hashed[user], backend, want[user])
 		}
 	}
 	if len(count) != 3 {

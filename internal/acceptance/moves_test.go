@@ -1,10 +1,8 @@
 package acceptance
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
-	"errors"
 	"flag"
 	"fmt"
 	"os/exec"
@@ -67,21 +65,7 @@ func startFleet(t *testing.T, n int, moves string, users ...string) *fleet {
 // code.
 func (f *fleet) user(at int, args ...string) (out string, code int) {
 	f.t.Helper()
-	path, err := fleetBinary()
-	if err != nil {
-		f.t.Fatal(err)
-	}
-	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
-	defer cancel()
-	cmd := exec.CommandContext(ctx, path, append(append([]string{"user"}, args...), "--admin", f.sockets[at])...)
-	var both bytes.Buffer
-	cmd.Stdout, cmd.Stderr = &both, &both
-	err = cmd.Run()
-	var exit *exec.ExitError
-	if err != nil && !errors.As(err, &exit) {
-		f.t.Fatalf("%q: %v\n%s", args, err, &both)
-	}
-	return both.String(), cmd.ProcessState.ExitCode()
+	return runBinary(f.t, fleetBinary, nil, append(append([]string{"user"}, args...), "--admin", f.sockets[at])...)
 }
 
 // moved runs a "user" command that has to work.

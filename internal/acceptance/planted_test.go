@@ -133,7 +133,7 @@ func (s *plantedSite) serve(name, config string) *proxyProcess {
 	// With cores allowed, a crash would leave one.
 	p.cmd = exec.Command("/bin/sh", "-c", `ulimit -c unlimited 2>/dev/null; exec "$0" "$@"`, s.binary, "serve", "--config", p.Config)
 	p.cmd.Env, p.cmd.Dir = append(s.env, "GOTRACEBACK=crash"), s.dir
-	p.cmd.Stderr, p.cmd.Stdout = p, p
+	p.cmd.Stderr, p.cmd.Stdout = &p.log, &p.log
 	p.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	if err := p.cmd.Start(); err != nil {
 		s.t.Fatal(err)
@@ -311,7 +311,7 @@ func TestMemoryOfTheSameUser(t *testing.T) {
 		return cmd
 	}
 	p := &proxyProcess{t: t, cmd: asNobody(filepath.Join(dir, "proxy"), "serve", "--config", "proxy.hcl"), exited: make(chan error, 1)}
-	p.cmd.Stderr = p
+	p.cmd.Stderr = &p.log
 	other := asNobody("sleep", "60")
 	for _, cmd := range []*exec.Cmd{p.cmd, other} {
 		if err := cmd.Start(); err != nil {

@@ -1,10 +1,8 @@
 package acceptance
 
 import (
-	"errors"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -63,21 +61,11 @@ admin {
 		"DOVEADM_PROXY_ADMIN_USER=alice", "DOVEADM_PROXY_ADMIN_SECRET_FILE="+password)
 	run := func(want int, text string, args ...string) {
 		t.Helper()
-		path, err := racy()
-		if err != nil {
-			t.Fatal(err)
+		out, code := runBinary(t, racy, env, args...)
+		if code != want || !strings.Contains(out, text) {
+			t.Errorf("%q: exit code %d, want %d; %q, want %q in it", args, code, want, out, text)
 		}
-		cmd := exec.Command(path, args...)
-		cmd.Env = env
-		out, err := cmd.CombinedOutput()
-		var exit *exec.ExitError
-		if err != nil && !errors.As(err, &exit) {
-			t.Fatal(err)
-		}
-		if cmd.ProcessState.ExitCode() != want || !strings.Contains(string(out), text) {
-			t.Errorf("%q: exit code %d, want %d; %q, want %q in it", args, cmd.ProcessState.ExitCode(), want, out, text)
-		}
-		if strings.Contains(string(out), "secret") {
+		if strings.Contains(out, "secret") {
 			t.Errorf("%q prints the secret: %q", args, out)
 		}
 	}

@@ -85,7 +85,7 @@ func TestSystemd(t *testing.T) {
 	p.cmd = exec.Command("/bin/sh", "-c", `LISTEN_PID=$$ WATCHDOG_PID=$$ exec "$0" serve --config "$1"`, binary, p.Config)
 	p.cmd.ExtraFiles = []*os.File{socket}
 	p.cmd.Env = append(os.Environ(), "NOTIFY_SOCKET="+notify.path, "LISTEN_FDS=1", "LISTEN_FDNAMES=main", "WATCHDOG_USEC=600000")
-	p.cmd.Stderr = p
+	p.cmd.Stderr = &p.log
 	p.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	if err := p.cmd.Start(); err != nil {
 		t.Fatal(err)

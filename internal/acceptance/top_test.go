@@ -1,13 +1,11 @@
 package acceptance
 
 import (
-	"bytes"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -22,24 +20,6 @@ const (
 	firstScreen = "\x1b[?1049l"
 	topOfScreen = "\x1b[H"
 )
-
-// shown is what a terminal was told so far.
-type shown struct {
-	mu   sync.Mutex
-	text bytes.Buffer
-}
-
-func (s *shown) Write(b []byte) (int, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.text.Write(b)
-}
-
-func (s *shown) String() string {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.text.String()
-}
 
 // TestTop runs top at a terminal. It draws within it, again and again, and leaves
 // it as it was, however it ends.
@@ -93,7 +73,7 @@ func TestTop(t *testing.T) {
 		if err := cmd.Start(); err != nil {
 			t.Fatal(err)
 		}
-		var out shown
+		var out written
 		go func() { // ends when the terminal is closed
 			b := make([]byte, 4096)
 			for {

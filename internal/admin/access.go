@@ -1,18 +1,19 @@
 package admin
 
 import (
-	"bytes"
 	"context"
 	"crypto/tls"
 	"errors"
 	"fmt"
 	"net"
 	"net/http"
-	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
 
+	"github.com/hashicorp/go-hclog"
+
+	"github.com/doveadm-proxy/doveadm-proxy/config"
 	"github.com/doveadm-proxy/doveadm-proxy/internal/tlsfiles"
 )
 
@@ -32,80 +33,65 @@ type Access struct {
 	KeyFile  string
 }
 
-// secure is what an address begins with that is reached by TLS.
-const secure = "https://"
+const (
+	unixPrefix = "unix:"
+	tlsPrefix  = "https://"
+)
+
+// Socket reports whether the endpoint is at a UNIX socket.
+func (a Access) Socket() bool { return strings.HasPrefix(a.Address, unixPrefix) }
+
+// TLS reports whether it is reached by TLS.
+func (a Access) TLS() bool { return strings.HasPrefix(a.Address, tlsPrefix) }
 
 // NewClient returns a client of an endpoint. It reads the files, and connects to
 // nothing yet.
 func NewClient(a Access) (*Client, error) {
 	c := &Client{address: a.Address, base: "http://localhost"}
-	c.http.Timeout = answerTimeout
-	transport := &http.Transport{DisableKeepAlives: true}
-	c.http.Transport = transport
-	network, dial := "tcp", a.Address
-	path, socket := strings.CutPrefix(a.Address, "unix:")
-	host, overTLS := strings.CutPrefix(a.Address, secure)
-	switch {
-	case socket && !filepath.IsAbs(path):
-		return nil, fmt.Errorf("%s: the path of a socket begins with a slash", a.Address)
-	case socket:
-		network, dial = "unix", path
-	case overTLS:
-		c.base, dial = a.Address, host
-	}
-	if _, _, err := net.SplitHostPort(dial); err != nil && !socket {
+	network, dial := "tcp", strings.TrimPrefix(a.Address, tlsPrefix)
+	if a.Socket() {
+		network, dial = "unix", strings.TrimPrefix(a.Address, unixPrefix)
+		if !filepath.IsAbs(dial) {
+			return nil, fmt.Errorf("%s: the path of a socket begins with a slash", a.Address)
+		}
+	} else if _, _, err := net.SplitHostPort(dial); err != nil {
 		return nil, fmt.Errorf("%s: use unix:/path, host:port or https://host:port", a.Address)
 	}
-	transport.DialContext = func(ctx context.Context, _, _ string) (net.Conn, error) {
-		return new(net.Dialer).DialContext(ctx, network, dial)
+	transport := &http.Transport{
+		DisableKeepAlives: true,
+		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			return new(net.Dialer).DialContext(ctx, network, dial)
+		},
 	}
+	c.http.Timeout, c.http.Transport = answerTimeout, transport
+	var err error
 	switch {
-	case overTLS:
-		var err error
-		if transport.TLSClientConfig, err = a.tls(); err != nil {
+	case a.TLS():
+		c.base = a.Address
+		if transport.TLSClientConfig, err = a.tlsConfig(); err != nil {
 			return nil, err
 		}
 	case a.CAFile != "" || a.CertFile != "" || a.KeyFile != "":
 		return nil, fmt.Errorf("%s is not reached by TLS, so that there is no certificate to check or to show: use https://host:port", a.Address)
-	case a.SecretFile != "" && !socket && !loopback(dial):
+	case a.SecretFile != "" && !config.Loopback(a.Address):
 		return nil, fmt.Errorf("%s: a password or token does not go over a network in clear text: use https://host:port", a.Address)
 	}
-	var err error
 	c.authorization, err = a.authorization()
 	return c, err
 }
 
-func (a Access) tls() (*tls.Config, error) {
-	config := &tls.Config{MinVersion: tls.VersionTLS12}
-	if a.CAFile != "" {
-		text, err := os.ReadFile(a.CAFile)
-		if err != nil {
-			return nil, err
-		}
-		if config.RootCAs, err = tlsfiles.ParseCAs(text); err != nil {
-			return nil, fmt.Errorf("%s: %w", a.CAFile, err)
-		}
-	}
-	if a.CertFile == "" && a.KeyFile == "" {
-		return config, nil
-	}
-	if a.CertFile == "" || a.KeyFile == "" {
+func (a Access) tlsConfig() (*tls.Config, error) {
+	if (a.CertFile == "") != (a.KeyFile == "") {
 		return nil, errors.New("a certificate and its key belong together: one of the two files is not named")
 	}
-	cert, err := os.ReadFile(a.CertFile)
+	files := tlsfiles.NewClient(tlsfiles.Client{CAFile: a.CAFile, CertFile: a.CertFile, KeyFile: a.KeyFile}, hclog.NewNullLogger())
+	shared, err := files.Config()
 	if err != nil {
 		return nil, err
 	}
-	key, err := os.ReadFile(a.KeyFile)
-	if err != nil {
-		return nil, err
-	}
-	pair, err := tlsfiles.ParseKeyPair(cert, key)
-	if err != nil {
-		return nil, fmt.Errorf("%s and %s: %w", a.CertFile, a.KeyFile, err)
-	}
-	config.Certificates = []tls.Certificate{pair}
-	return config, nil
+	own := shared.Clone()
+	own.NextProtos = nil // HTTP, not doveadm
+	return own, nil
 }
 
 // authorization returns what adds the name and the secret to a request.
@@ -120,23 +106,17 @@ func (a Access) authorization() (func(*http.Request), error) {
 	if err != nil {
 		return nil, err
 	}
-	line, rest, _ := bytes.Cut(text, []byte("\n"))
-	secret := string(bytes.TrimSuffix(line, []byte("\r")))
-	if secret == "" || len(bytes.TrimSpace(rest)) > 0 {
-		return nil, fmt.Errorf("%s: a password or token is one line, and the only one", a.SecretFile)
+	secret, second, err := config.ParsePasswords(text)
+	if err == nil && !second.Empty() {
+		err = errors.New("it has two lines")
+	}
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w; a password or token is one line, and the only one", a.SecretFile, err)
 	}
 	if a.User == "" {
-		return func(r *http.Request) { r.Header.Set("Authorization", "Bearer "+secret) }, nil
+		return func(r *http.Request) { r.Header.Set("Authorization", "Bearer "+secret.Reveal()) }, nil
 	}
-	return func(r *http.Request) { r.SetBasicAuth(a.User, secret) }, nil
-}
-
-// loopback reports whether an address stays on this machine, whatever a name
-// server says.
-func loopback(address string) bool {
-	host, _, _ := net.SplitHostPort(address)
-	ip, err := netip.ParseAddr(host)
-	return host == "localhost" || err == nil && ip.IsLoopback()
+	return func(r *http.Request) { r.SetBasicAuth(a.User, secret.Reveal()) }, nil
 }
 
 // unreachable explains why a request had no answer.

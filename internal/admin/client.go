@@ -155,9 +155,6 @@ func lines[T any](ctx context.Context, c *Client, path string, each func(*T) err
 		return err
 	}
 	defer resp.Body.Close()
-	if resp.StatusCode != http.StatusOK {
-		return refusedBy(resp)
-	}
 	for d := json.NewDecoder(resp.Body); ; {
 		v := new(T)
 		if err := d.Decode(v); err != nil {
@@ -176,16 +173,13 @@ func lines[T any](ctx context.Context, c *Client, path string, each func(*T) err
 	}
 }
 
-// call sends a request. Its error is a *RefusedError if there is an answer.
+// call sends a request whose answer is one value.
 func call[T any](ctx context.Context, c *Client, method, path string, body any) (*T, error) {
 	resp, err := c.send(ctx, method, path, body, &c.http)
 	if err != nil {
 		return nil, err
 	}
 	defer resp.Body.Close()
-	if resp.StatusCode != http.StatusOK {
-		return nil, refusedBy(resp)
-	}
 	v := new(T)
 	if err := json.NewDecoder(io.LimitReader(resp.Body, maxAnswer)).Decode(v); err != nil {
 		return nil, fmt.Errorf("what answers at %s is no admin endpoint: %w", c.address, err)
@@ -193,6 +187,8 @@ func call[T any](ctx context.Context, c *Client, method, path string, body any) 
 	return v, nil
 }
 
+// send returns the answer if it is a success. Its error is a *RefusedError if there
+// is another one.
 func (c *Client) send(ctx context.Context, method, path string, body any, by *http.Client) (*http.Response, error) {
 	var content io.Reader
 	if body != nil {
@@ -215,6 +211,10 @@ func (c *Client) send(ctx context.Context, method, path string, body any, by *ht
 			err = in.Err // without the made up URL
 		}
 		return nil, c.unreachable(err)
+	}
+	if resp.StatusCode != http.StatusOK {
+		defer resp.Body.Close()
+		return nil, refusedBy(resp)
 	}
 	return resp, nil
 }

@@ -69,9 +69,7 @@ func startManyWays(t *testing.T, block string, shards string) *ways {
 	w := &ways{ca: certtest.NewCA(t, "authority"), dir: t.TempDir()}
 	w.ca.Issue(t, "localhost", "127.0.0.1").Write(t, w.dir, "server")
 	w.ca.Write(t, w.dir, "ca")
-	if err := os.WriteFile(filepath.Join(w.dir, "operator.txt"), []byte("{PLAIN}operator's\n"), 0o600); err != nil {
-		t.Fatal(err)
-	}
+	writeFile(t, w.dir, "operator.txt", "{PLAIN}operator's\n")
 	w.site = startWith(t, strings.ReplaceAll(block, "DIR", w.dir), shards)
 	port := func(a net.Addr) string { return strconv.Itoa(a.(*net.TCPAddr).Port) }
 	w.tls, w.page = "localhost:"+port(w.server.Addrs()[1]), "127.0.0.1:"+port(w.server.Addrs()[2])
@@ -168,16 +166,9 @@ func TestRoles(t *testing.T) {
 // clear text on this machine, and takes no certificate of somebody else.
 func TestAccess(t *testing.T) {
 	w := startManyWays(t, manyWays, twoShards)
-	file := func(name, text string) string {
-		path := filepath.Join(w.dir, name)
-		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
-			t.Fatal(err)
-		}
-		return path
-	}
 	ca := filepath.Join(w.dir, "ca.crt")
 	cert, key := w.ca.Issue(t, "admin").Write(t, w.dir, "admin")
-	password, token, wrong := file("password", "operator's\n"), file("token", "viewer-token"), file("wrong", "wrong\n")
+	password, token, wrong := writeFile(t, w.dir, "password", "operator's\n"), writeFile(t, w.dir, "token", "viewer-token"), writeFile(t, w.dir, "wrong", "wrong\n")
 	for _, tt := range []struct {
 		access     admin.Access
 		name, want string // the user, or a part of the error

@@ -50,9 +50,6 @@ func eachLine[T any](ctx context.Context, c *Client, method, path string, body a
 		return err
 	}
 	defer resp.Body.Close()
-	if resp.StatusCode != http.StatusOK {
-		return refusedBy(resp)
-	}
 	d := json.NewDecoder(resp.Body)
 	for {
 		var line T

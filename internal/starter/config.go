@@ -2,8 +2,9 @@ package starter
 
 import (
 	"fmt"
-	"net"
 	"strings"
+
+	"github.com/doveadm-proxy/doveadm-proxy/config"
 )
 
 // Where the files are, below the directory of the configuration.
@@ -55,7 +56,7 @@ func (s Site) Config() string {
 		w.line("    key_file  = %s", quote(s.Key))
 		w.line("    mode      = \"starttls-required\"")
 		w.line("  }")
-	case s.Clear && !loopback(s.Listen):
+	case s.Clear && !config.Loopback(s.Listen):
 		w.line("")
 		w.line("  # Passwords cross the network as they are: nobody else may listen to it.")
 		w.line("  insecure_clear_text = true")
@@ -176,19 +177,6 @@ func (s Site) UserMap() string {
 		w.line("%s %s", row.User, row.Shard)
 	}
 	return w.String()
-}
-
-// loopback says whether only this machine can connect to an address.
-func loopback(address string) bool {
-	if strings.HasPrefix(address, "unix:") {
-		return true
-	}
-	host, _, err := net.SplitHostPort(address)
-	if err != nil {
-		return false
-	}
-	ip := net.ParseIP(host)
-	return host == "localhost" || ip != nil && ip.IsLoopback()
 }
 
 // quote writes a text as HCL does.

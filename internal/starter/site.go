@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"net"
 	"strings"
+
+	"github.com/doveadm-proxy/doveadm-proxy/config"
 )
 
 // DefaultPort is the port of a doveadm listener where none is said: the one of
@@ -149,7 +151,7 @@ func plainName(s string) bool {
 // Check reports what cannot become a configuration.
 func (s Site) Check() error {
 	s = s.normal()
-	if !loopback(s.Listen) && s.Cert == "" && !s.Clear {
+	if !config.Loopback(s.Listen) && s.Cert == "" && !s.Clear {
 		return fmt.Errorf("%s is reached from other hosts, whose passwords must not be sent in clear text: say --tls-cert FILE and --tls-key FILE; "+
 			"or --listen 127.0.0.1:%s for this machine only; or, on a network where nobody else listens, --insecure-clear-text", s.Listen, DefaultPort)
 	}
